@@ -1,0 +1,118 @@
+"""What CLI and daemon say to each other over the daemon's Unix socket (HTTP with JSON bodies).
+
+`POST /v1/connect` takes a `ConnectRequest` and answers with JSON lines: any number of `Progress`, then
+one `Outcome`. `GET /v1/status` answers with `Status`. `POST /v1/quit` answers with `Status`.
+An error anywhere is a `Failure` (with the HTTP status 4xx or 5xx where the answer is a single body).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+SOCKET_PATH = "/run/inroad/daemon.sock"
+STATE_DIRECTORY = "/run/inroad"
+
+
+class ConnectRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """`environment`: the caller's variables that kubeconfig loading needs (HOME, PATH, KUBECONFIG, ...)."""
+
+    kubeconfig: str = ""
+    context: str = ""
+    namespace: str = ""
+    manager_namespace: str = ""
+    directory: str = "/"
+    environment: dict[str, str] = {}
+
+
+class Progress(msgspec.Struct, tag="progress"):
+    """One step of a connect that has begun. `step` is for programs, `text` for people."""
+
+    step: str
+    text: str
+    elapsed_ms: int
+
+
+class Failure(msgspec.Struct, tag="failure"):
+    """An `InroadError` on its way to the user."""
+
+    code: str
+    message: str
+    remedy: str = ""
+
+
+class SubnetStatus(msgspec.Struct):
+    """`source`: where it came from (`node podCIDR`, `ServiceCIDR`, `also-proxy`, ...)."""
+
+    cidr: str
+    family: int
+    source: str
+
+
+class ResolverStatus(msgspec.Struct):
+    """Which back end leads names to us, and why this one."""
+
+    kind: str = ""
+    reason: str = ""
+
+
+class DnsStatus(msgspec.Struct, omit_defaults=False):
+    """Where the DNS server listens, whom it asks for other names, and what it did."""
+
+    address: str = ""
+    port: int = 0
+    fallback: list[str] = []
+    counters: dict[str, int] = {}
+
+
+class VifStatus(msgspec.Struct):
+    """The virtual interface and its data plane."""
+
+    name: str = ""
+    mode: str = ""
+    reason: str = ""
+    mtu: int = 0
+    counters: dict[str, int] = {}
+
+
+class TunnelStatus(msgspec.Struct):
+    """The link to the traffic-manager."""
+
+    state: str = "down"
+    since: str = ""
+    manager_pod: str = ""
+    round_trip_ms: float = 0.0
+    flows: int = 0
+
+
+class Status(msgspec.Struct, tag="status", omit_defaults=False):
+    """The truth about the session as the daemon knows it; `connected` false means all else is empty."""
+
+    connected: bool = False
+    state: str = "disconnected"
+    since: str = ""
+    version: str = ""
+    user: str = ""
+    context: str = ""
+    cluster: str = ""
+    server: str = ""
+    namespace: str = ""
+    manager_namespace: str = ""
+    cluster_domain: str = ""
+    resolver: ResolverStatus = msgspec.field(default_factory=ResolverStatus)
+    dns: DnsStatus = msgspec.field(default_factory=DnsStatus)
+    vif: VifStatus = msgspec.field(default_factory=VifStatus)
+    tunnel: TunnelStatus = msgspec.field(default_factory=TunnelStatus)
+    subnets: list[SubnetStatus] = []
+    never_proxy: list[str] = []
+    warnings: list[str] = []
+
+
+class Outcome(msgspec.Struct, tag="outcome"):
+    """The end of a successful connect. `change`: connected, unchanged or namespace."""
+
+    change: str
+    status: Status
+    elapsed_ms: int
+
+
+Line = Progress | Outcome | Failure

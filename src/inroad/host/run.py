@@ -1,0 +1,100 @@
+"""The only place that starts a subprocess.
+
+Programs are named by their file name and looked up in the standard directories for root's tools, never
+in a PATH that somebody else chose. Nothing goes through a shell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from inroad.core.errors import ToolMissing
+
+TRUSTED_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What a finished program left: exit status (negative: minus the signal), stdout, stderr."""
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def ok(self) -> bool:
+        """True when the program exited with 0."""
+        return self.status == 0
+
+
+def tool(name: str) -> str | None:
+    """Return the absolute path of a system program, or None where it is not installed."""
+    return shutil.which(name, path=TRUSTED_PATH)
+
+
+def require(name: str, package: str) -> str:
+    """Return the absolute path of a system program; raise `ToolMissing` naming its Debian package."""
+    path = tool(name)
+    if path is None:
+        raise ToolMissing(f"{name} is needed and not installed", f"apt-get install {package}")
+    return path
+
+
+def run(argv: Sequence[str], *, stdin: str = "", timeout: float = 10.0) -> Completed:
+    """Run a program to its end, blocking. `timeout` in seconds; then it is killed and raises."""
+    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
+    return Completed(tuple(argv), done.returncode, done.stdout, done.stderr)
+
+
+async def run_async(argv: Sequence[str], *, stdin: str = "", timeout: float = 10.0) -> Completed:
+    """Run a program to its end without blocking the event loop; see `run`."""
+    process = await spawn(
+        argv,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        out, err = await asyncio.wait_for(process.communicate(stdin.encode()), timeout)
+    except (TimeoutError, asyncio.CancelledError):
+        process.kill()
+        await process.wait()
+        raise
+    status = process.returncode if process.returncode is not None else -1
+    return Completed(tuple(argv), status, out.decode(errors="replace"), err.decode(errors="replace"))
+
+
+async def spawn(
+    argv: Sequence[str],
+    *,
+    stdin: int | None = asyncio.subprocess.DEVNULL,
+    stdout: int | None = asyncio.subprocess.DEVNULL,
+    stderr: int | None = None,
+    pass_fds: Sequence[int] = (),
+    env: Mapping[str, str] | None = None,
+    user: int | None = None,
+    group: int | None = None,
+    extra_groups: Sequence[int] | None = None,
+    cwd: str | None = None,
+    new_session: bool = False,
+) -> asyncio.subprocess.Process:
+    """Start a program and return it running. With `user`, it has that uid, gid and groups only."""
+    return await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        pass_fds=tuple(pass_fds),
+        env=dict(env) if env is not None else dict(os.environ),
+        user=user,
+        group=group,
+        extra_groups=extra_groups,
+        cwd=cwd,
+        start_new_session=new_session,
+    )
