@@ -142,6 +142,12 @@ class SandboxFailed(InroadError):
     code, exit_code = "sandbox-failed", 28
 
 
+class NamespaceUnknown(InroadError):
+    """The cluster has no such namespace."""
+
+    code, exit_code = "namespace-unknown", 29
+
+
 class Interrupted(InroadError):
     """The user pressed Ctrl-C; the host was put back."""
 

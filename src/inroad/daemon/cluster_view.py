@@ -1,0 +1,63 @@
+"""What the session knows of its cluster, and what it wants of host and resolver because of it."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections.abc import Callable
+from ipaddress import ip_network
+
+from inroad.core.dns_policy import DnsPolicy
+from inroad.core.errors import NamespaceUnknown
+from inroad.core.host_config import Network
+from inroad.core.messages import ClusterInfo
+from inroad.core.subnets import Plan, plan
+
+
+class ClusterView:
+    """The newest state that the manager pushed, and the decisions that follow from it.
+
+    `known` is set with the first state, `changed` with each; whoever acts on a change clears it.
+    """
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self.info = ClusterInfo(generation=0)
+        self.never: tuple[Network, ...] = ()
+        self.known = asyncio.Event()
+        self.changed = asyncio.Event()
+        self.on_names: Callable[[tuple[str, ...]], None] = lambda names: None
+
+    def update(self, info: ClusterInfo) -> None:
+        """Take the manager's newest state."""
+        self.info = info
+        self.known.set()
+        self.changed.set()
+
+    def names_changed(self, names: tuple[str, ...]) -> None:
+        """Services got other addresses."""
+        self.on_names(names)
+
+    def check_namespace(self, namespace: str) -> None:
+        """Raise `NamespaceUnknown`, naming the nearest one, if the cluster has no such namespace."""
+        known = self.info.namespaces
+        if known and namespace not in known:
+            near = difflib.get_close_matches(namespace, known, 1)
+            raise NamespaceUnknown(
+                f"the cluster has no namespace {namespace}",
+                f"did you mean {near[0]}?" if near else "kubectl get namespaces",
+            )
+
+    def plan(self) -> Plan:
+        """Return which subnets the VIF gets and which it never may."""
+        discovered = [(ip_network(subnet.cidr), subnet.source) for subnet in self.info.subnets]
+        return plan(discovered=discovered, always_never=self.never)
+
+    def dns_policy(self) -> DnsPolicy:
+        """Return which names go to the cluster."""
+        return DnsPolicy(
+            namespace=self.namespace,
+            mapped_namespaces=self.info.namespaces,
+            cluster_domain=self.info.domain,
+            routed_subnets=tuple(subnet.network for subnet in self.plan().subnets),
+        )

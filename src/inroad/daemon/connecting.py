@@ -1,0 +1,130 @@
+"""From a request to a living session, in the order in which a connection comes about.
+
+Who are you (credentials), where is the manager (port-forward), what does the cluster look like (cluster
+info); then the host: VIF, DNS server, resolver, routes; at last the proof that names and dials work.
+The VIF takes longest and depends on nothing, so it is started first. Whatever fails, and at whatever
+moment the user gives up, everything done so far is undone in reverse order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from ipaddress import ip_address, ip_network
+
+from inroad.core.errors import TunnelFailed
+from inroad.core.host_config import FWMARK
+from inroad.core.status import ConnectRequest
+from inroad.daemon import manager_pod, verify
+from inroad.daemon.cluster_view import ClusterView
+from inroad.daemon.dns_server import DnsServer
+from inroad.daemon.host_state import HostState
+from inroad.daemon.manager_link import ManagerLink
+from inroad.daemon.relay import Relay
+from inroad.daemon.session import DNS_SERVER, Session, open_session_vif
+from inroad.daemon.user_child import Peer, fetch_credentials
+from inroad.host.journal import Journal
+from inroad.host.resolver.choose import open_resolver
+from inroad.host.routes.choose import open_routes
+from inroad.host.vif.api import Vif
+from inroad.kube.client import ApiClient
+from inroad.kube.credentials import Credentials
+from inroad.tunnel.api import Link
+
+CLUSTER_INFO_TIMEOUT = 10.0
+"""Seconds that a manager may take to say what its cluster looks like."""
+
+Say = Callable[[str, str], None]
+"""Reports progress: (step for programs, text for people)."""
+
+
+async def open_session(request: ConnectRequest, peer: Peer, journal: Journal, say: Say) -> Session:
+    """Connect and prove it; raises `InroadError` and leaves the host as it was."""
+
+    async def fetch() -> Credentials:
+        return await fetch_credentials(
+            peer,
+            environment=request.environment,
+            directory=request.directory,
+            kubeconfig=request.kubeconfig,
+            context=request.context,
+        )
+
+    async with AsyncExitStack() as undo:
+        relay = Relay()
+        vif = asyncio.create_task(open_session_vif(relay))
+        undo.push_async_callback(_discard, vif, relay)
+
+        say("credentials", "reading the kubeconfig")
+        credentials = await fetch()
+        client = ApiClient(credentials, mark=FWMARK, refresh=fetch)
+        undo.push_async_callback(client.close)
+
+        say("manager", f"finding the traffic-manager of {credentials.context}")
+        manager_namespace = request.manager_namespace or "inroad"
+        cluster = ClusterView(request.namespace or credentials.namespace or "default")
+        manager = _manager_link(client, manager_namespace, cluster, relay)
+        undo.push_async_callback(manager.close)
+        await manager.start()
+
+        say("cluster", f"linked to {manager.pod}, reading the cluster's subnets")
+        await _cluster_info(cluster, manager_namespace)
+        cluster.check_namespace(cluster.namespace)
+        relay.vif = await vif
+
+        say("network", f"leading the cluster's names and subnets into {relay.vif.name}")
+        host = HostState(await open_routes(journal))
+        undo.push_async_callback(host.close)
+        host.resolver = await open_resolver(journal)
+        fallback = await host.resolver.fallback()
+        keep_out = [*await client.server_addresses(), *(address for address, _ in fallback)]
+        cluster.never = tuple(ip_network(ip_address(address)) for address in keep_out)
+        dns = DnsServer(lookup=manager.lookup, fallback=fallback, mark=FWMARK, policy=cluster.dns_policy())
+        undo.push_async_callback(dns.close)
+        cluster.on_names = dns.invalidate
+        await dns.start([(str(DNS_SERVER[0]), DNS_SERVER[1])])
+        undo.push_async_callback(host.restore)
+
+        session = Session(credentials, peer, manager_namespace, cluster, manager, relay, host, dns)
+        await session.update_host()
+        say("verify", "looking up and dialling the API server's service")
+        await verify.dial(await verify.look_up(cluster.info.domain))
+        session.begin(undo.pop_all())
+        return session
+
+
+def _manager_link(client: ApiClient, namespace: str, cluster: ClusterView, relay: Relay) -> ManagerLink:
+    async def open_link() -> tuple[Link, str]:
+        return await manager_pod.open_link(client, namespace)
+
+    def on_link(link: Link | None) -> None:
+        relay.link = link
+
+    return ManagerLink(
+        open_link,
+        namespace=cluster.namespace,
+        on_cluster=cluster.update,
+        on_names=cluster.names_changed,
+        on_link=on_link,
+    )
+
+
+async def _cluster_info(cluster: ClusterView, manager_namespace: str) -> None:
+    try:
+        await asyncio.wait_for(cluster.known.wait(), CLUSTER_INFO_TIMEOUT)
+    except TimeoutError:
+        raise TunnelFailed(
+            f"the traffic-manager has not read its cluster within {CLUSTER_INFO_TIMEOUT:.0f} s",
+            f"kubectl logs -n {manager_namespace} deploy/traffic-manager",
+        ) from None
+
+
+async def _discard(opening: asyncio.Task[Vif], relay: Relay) -> None:
+    """Close the VIF, also one that is still on its way."""
+    opening.cancel()
+    await asyncio.wait([opening])
+    if relay.vif is not None:
+        await relay.vif.close()
+    elif not opening.cancelled() and opening.exception() is None:
+        await opening.result().close()

@@ -1,0 +1,42 @@
+"""The workstation's side of a session: routes and resolver, told the whole wanted state at once.
+
+Names follow routes when something is added and go before them when it is removed, so that no name ever
+resolves to an address that does not lead anywhere.
+"""
+
+from __future__ import annotations
+
+from inroad.core.host_config import HostConfig, ResolverConfig, RouteConfig
+from inroad.host.resolver.api import Resolver
+from inroad.host.routes.api import Routes
+
+
+class HostState:
+    """Applies `HostConfig`s; remembers the last one to tell what is there."""
+
+    def __init__(self, routes: Routes) -> None:
+        self.routes = routes
+        self.resolver: Resolver | None = None
+        self.applied = HostConfig()
+
+    async def apply(self, wanted: HostConfig) -> None:
+        """Make the host be `wanted`; raises `HostChangeFailed`."""
+        await self.routes.apply(wanted.routes)
+        if self.resolver is not None:
+            await self.resolver.apply(wanted.resolver)
+        self.applied = wanted
+
+    async def restore(self) -> None:
+        """Put everything back; the second half is done even when the first one fails."""
+        try:
+            if self.resolver is not None:
+                await self.resolver.apply(ResolverConfig())
+        finally:
+            await self.routes.apply(RouteConfig())
+            self.applied = HostConfig()
+
+    async def close(self) -> None:
+        """Release what watching and changing needed; `restore` comes first."""
+        if self.resolver is not None:
+            await self.resolver.close()
+        await self.routes.close()

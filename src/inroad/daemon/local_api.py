@@ -1,0 +1,145 @@
+"""The daemon's Unix socket: HTTP with JSON bodies (`core/status.py` has the structs).
+
+    curl --unix-socket /run/inroad/daemon.sock http://inroad/v1/status
+
+Who calls is asked of the kernel (SO_PEERCRED), never of the request. A connection belongs to the user
+who made it: only that user, or root, may change or end it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import grp
+import os
+import socket
+import struct
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from inroad.core.errors import ConfigInvalid, ConnectedElsewhere, InroadError
+from inroad.core.status import ConnectRequest, Failure, Line, Outcome, Progress, Status
+from inroad.daemon.user_child import Peer
+
+MAX_BODY = 256 * 1024
+GROUP = "inroad"
+"""Members of this group may use a daemon that runs as a service."""
+
+log = structlog.get_logger()
+
+
+class Sessions(Protocol):
+    """What the socket's callers can ask for."""
+
+    async def connect(self, request: ConnectRequest, peer: Peer, progress: asyncio.Queue[Line]) -> Outcome:
+        """Connect, or change the namespace of the session there is."""
+
+    async def quit(self, peer: Peer) -> Status:
+        """End the session and put the host back; the status says what there was."""
+
+    async def status(self) -> Status:
+        """Tell the truth."""
+
+
+def peer_of(request: web.Request) -> Peer:
+    """Return uid, gid and groups of the process at the other end of the socket."""
+    transport = request.transport
+    sock: socket.socket | None = transport.get_extra_info("socket") if transport else None
+    if sock is None:
+        raise ConfigInvalid("the caller has gone")
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, gid = struct.unpack("3i", raw)
+    return Peer.of(uid, gid)
+
+
+class LocalApi:
+    """Serves the daemon's socket."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        app = web.Application(client_max_size=MAX_BODY)
+        app.add_routes(
+            [
+                web.get("/v1/status", self._status),
+                web.post("/v1/connect", self._connect),
+                web.post("/v1/quit", self._quit),
+            ]
+        )
+        # a caller that goes away (Ctrl-C) cancels what it asked for
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=2.0)
+
+    async def start(self, path: Path, owner: int) -> None:
+        """Listen at `path`, for `owner` (a uid; 0: root and the group `inroad`)."""
+        path.parent.mkdir(mode=0o755, exist_ok=True)
+        path.unlink(missing_ok=True)
+        await self._runner.setup()
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        previous = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(previous)
+        if owner:
+            os.chown(path, owner, -1)
+        else:
+            with contextlib.suppress(KeyError):
+                os.chown(path, 0, grp.getgrnam(GROUP).gr_gid)
+                path.chmod(0o660)
+        await web.SockSite(self._runner, listener).start()
+
+    async def close(self) -> None:
+        """Stop listening; callers in the middle of something are cancelled."""
+        await self._runner.cleanup()
+
+    async def _status(self, request: web.Request) -> web.Response:
+        del request
+        return _json(await self._sessions.status())
+
+    async def _quit(self, request: web.Request) -> web.Response:
+        try:
+            return _json(await self._sessions.quit(peer_of(request)))
+        except InroadError as error:
+            return _json(_failure(error), status=403 if isinstance(error, ConnectedElsewhere) else 500)
+
+    async def _connect(self, request: web.Request) -> web.StreamResponse:
+        peer = peer_of(request)
+        try:
+            wanted = msgspec.json.decode(await request.read(), type=ConnectRequest)
+        except msgspec.MsgspecError as error:
+            return _json(_failure(ConfigInvalid(f"the request is not a ConnectRequest: {error}")), status=400)
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        lines: asyncio.Queue[Line] = asyncio.Queue()
+        work = asyncio.create_task(self._work(wanted, peer, lines))
+        try:
+            while True:
+                line = await lines.get()
+                await response.write(msgspec.json.encode(line) + b"\n")
+                if not isinstance(line, Progress):
+                    break
+        finally:
+            work.cancel()
+            await asyncio.wait([work])
+        await response.write_eof()
+        return response
+
+    async def _work(self, wanted: ConnectRequest, peer: Peer, lines: asyncio.Queue[Line]) -> None:
+        try:
+            lines.put_nowait(await self._sessions.connect(wanted, peer, lines))
+        except InroadError as error:
+            lines.put_nowait(_failure(error))
+        except Exception as error:
+            log.exception("connect failed in a way nobody planned for")
+            lines.put_nowait(Failure("internal", f"{type(error).__name__}: {error}", "see the daemon's log"))
+
+
+def _failure(error: InroadError) -> Failure:
+    return Failure(error.code, error.message, error.remedy)
+
+
+def _json(body: Status | Failure, status: int = 200) -> web.Response:
+    return web.Response(body=msgspec.json.encode(body), status=status, content_type="application/json")

@@ -1,0 +1,106 @@
+"""The privileged daemon's start and end.
+
+It reads no kubeconfig and runs nothing of the user's: children with the user's rights do
+(`user_child`). One daemon runs per workstation (a lock says so); it first cleans up after a crashed
+one, and ends when the user quits unless it was started as a service (`--keep`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+
+from inroad.core.errors import InroadError, NoPrivilege
+from inroad.core.status import SOCKET_PATH, STATE_DIRECTORY
+from inroad.host.cleanup import clean_up
+
+JOURNAL = Path(STATE_DIRECTORY) / "journal.json"
+LOCK = Path(STATE_DIRECTORY) / "daemon.lock"
+
+log = structlog.get_logger()
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Read the daemon's flags; exits with 2 on a wrong one."""
+    parser = argparse.ArgumentParser(prog="inroad serve daemon", description=__doc__.splitlines()[0])
+    parser.add_argument("--keep", action="store_true", help="stay after the session ends (for a service)")
+    parser.add_argument("--clean-up", action="store_true", help="only clean up after a crashed daemon")
+    parser.add_argument("--ready-fd", type=int, default=-1, help="write a line here when callers are served")
+    parser.add_argument("--verbose", action="store_true", help="log every decision")
+    return parser.parse_args(argv)
+
+
+@contextlib.contextmanager
+def only_daemon() -> Iterator[None]:
+    """Hold the workstation's daemon lock; raises `NoPrivilege` while another daemon has it."""
+    LOCK.parent.mkdir(mode=0o755, exist_ok=True)
+    with LOCK.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise NoPrivilege("another inroad daemon runs already", "inroad status") from None
+        yield
+
+
+async def serve(options: argparse.Namespace) -> None:
+    """Serve callers until a signal, or until the session's end."""
+    from inroad.daemon.local_api import LocalApi  # noqa: PLC0415 - `--clean-up` needs none of this
+    from inroad.daemon.sessions import Workstation  # noqa: PLC0415
+
+    for line in await clean_up(JOURNAL):
+        log.info("cleaned up after a crashed daemon", what=line)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.set)
+    workstation = Workstation(JOURNAL, on_quit=(lambda: None) if options.keep else stop.set)
+    api = LocalApi(workstation)
+    socket_path = Path(SOCKET_PATH)
+    try:
+        await api.start(socket_path, owner=0 if options.keep else int(os.environ.get("SUDO_UID", "0")))
+        if options.ready_fd >= 0:
+            os.write(options.ready_fd, b"ready\n")
+            os.close(options.ready_fd)
+        log.info("daemon serves", socket=str(socket_path))
+        await stop.wait()
+    finally:
+        await workstation.close()
+        await api.close()
+        socket_path.unlink(missing_ok=True)
+
+
+async def clean_up_only() -> None:
+    """Undo what a crashed daemon left and say so on stdout."""
+    for line in await clean_up(JOURNAL):
+        sys.stdout.write(f"{line}\n")
+
+
+def main(argv: list[str]) -> int:
+    """Run the daemon; returns the exit status."""
+    options = parse(argv)
+    level = logging.DEBUG if options.verbose else logging.INFO
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    try:
+        if os.geteuid() != 0:
+            raise NoPrivilege("the daemon changes routes and needs root", "sudo inroad serve daemon")
+        import uvloop  # noqa: PLC0415 - only the long-running programs pay for it
+
+        with only_daemon():
+            uvloop.run(clean_up_only() if options.clean_up else serve(options))
+    except InroadError as error:
+        log.error(str(error), code=error.code)
+        return error.exit_code
+    return 0

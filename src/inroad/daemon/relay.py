@@ -1,0 +1,291 @@
+"""Joins what the VIF sees with the tunnel: one small object per flow, none per packet.
+
+A TCP flow's life: SYN held -> OPEN on the tunnel -> OPENED or REFUSED -> verdict -> the released SYN is
+accepted by our kernel -> a pump carries bytes until both directions end. While the link is being
+re-established new dials wait up to their deadline; running flows are reset with the link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+import structlog
+
+from inroad.core import messages
+from inroad.core.messages import Dial, Transport
+from inroad.host.vif.api import Endpoint, Verdict, Vif
+from inroad.tunnel.api import Flow, Link, Refusal
+from inroad.tunnel.pump import SocketPump
+
+DIAL_DEADLINE = 5.0
+"""Seconds: endpointDial (3 s) + roundtripLatency (2 s)."""
+
+NETBIOS = range(137, 140)
+
+VERDICTS = {
+    Refusal.REFUSED: Verdict.REFUSED,
+    Refusal.NET_UNREACHABLE: Verdict.NET_UNREACHABLE,
+    Refusal.HOST_UNREACHABLE: Verdict.HOST_UNREACHABLE,
+    Refusal.PROHIBITED: Verdict.PROHIBITED,
+    Refusal.NOT_ALLOWED: Verdict.PROHIBITED,
+    Refusal.TIMED_OUT: Verdict.TIMED_OUT,
+    Refusal.BUSY: Verdict.TIMED_OUT,
+    Refusal.BAD_REQUEST: Verdict.HOST_UNREACHABLE,
+    Refusal.LINK_DOWN: Verdict.TIMED_OUT,
+}
+
+log = structlog.get_logger()
+
+
+class Relay:
+    """The daemon's `VifEvents`. `vif` and `link` are set when they are there, None while they are not."""
+
+    def __init__(self) -> None:
+        self.vif: Vif | None = None
+        self.on_vif_failed: Callable[[str], None] = lambda reason: None
+        self.flows: dict[int, TcpFlow | DatagramFlow] = {}
+        self.counters = {"dials": 0, "refused": 0, "timed_out": 0, "cancelled": 0, "dropped_datagrams": 0}
+        self._link: Link | None = None
+        self._waiting: dict[int, asyncio.TimerHandle] = {}
+
+    @property
+    def link(self) -> Link | None:
+        """The tunnel link that new flows use, or None while there is none."""
+        return self._link
+
+    @link.setter
+    def link(self, link: Link | None) -> None:
+        self._link = link
+        if link is None:
+            return
+        waiting, self._waiting = self._waiting, {}
+        for number, timer in waiting.items():
+            timer.cancel()
+            flow = self.flows.get(number)
+            if isinstance(flow, TcpFlow):
+                flow.dial(link)
+
+    # --- VifEvents -------------------------------------------------------------------------------
+
+    def syn(self, flow: int, source: Endpoint, target: Endpoint, ttl: int) -> None:
+        """An application connects: dial from the cluster while its SYN is held."""
+        del source, ttl
+        self.counters["dials"] += 1
+        pending = self.flows[flow] = TcpFlow(self, flow, target)
+        if self._link is not None:
+            pending.dial(self._link)
+        else:
+            loop = asyncio.get_running_loop()
+            self._waiting[flow] = loop.call_later(DIAL_DEADLINE, self._gave_up_waiting, flow)
+
+    def _gave_up_waiting(self, flow: int) -> None:
+        self._waiting.pop(flow, None)
+        if self.flows.pop(flow, None) is not None:
+            self.verdict(flow, Verdict.TIMED_OUT)
+
+    def cancelled(self, flow: int) -> None:
+        """The application gave up: nobody wants the dial any more."""
+        self.counters["cancelled"] += 1
+        timer = self._waiting.pop(flow, None)
+        if timer is not None:
+            timer.cancel()
+        pending = self.flows.pop(flow, None)
+        if pending is not None:
+            pending.abandon()
+
+    def accepted(self, flow: int, sock: socket.socket) -> None:
+        """The released SYN became a connection: from here on the pump carries it."""
+        pending = self.flows.pop(flow, None)
+        if isinstance(pending, TcpFlow):
+            pending.accepted(sock)
+        else:
+            sock.close()
+
+    def datagram(self, flow: int, source: Endpoint, target: Endpoint, payload: bytes) -> None:
+        """A datagram of an application; the first of an association opens a flow for it."""
+        del source
+        if target[1] not in NETBIOS:
+            self._send(flow, "udp", target, payload)
+
+    def echo(self, flow: int, source: str, target: str, sequence: int, payload: bytes) -> None:
+        """An echo request: the far side pings, and only its answer is answered."""
+        del source
+        self._send(flow, "ping", (target, 0), sequence.to_bytes(2, "big") + payload)
+
+    def _send(self, flow: int, transport: Transport, target: Endpoint, payload: bytes) -> None:
+        association = self.flows.get(flow)
+        if association is None:
+            if self._link is None:
+                self.counters["dropped_datagrams"] += 1
+                return
+            association = self.flows[flow] = DatagramFlow(self, flow, transport, target)
+            association.dial(self._link)
+        if isinstance(association, DatagramFlow) and not association.send(payload):
+            self.counters["dropped_datagrams"] += 1
+
+    def expired(self, flow: int) -> None:
+        """A UDP association or echo sequence was idle for too long."""
+        association = self.flows.pop(flow, None)
+        if association is not None:
+            association.abandon()
+
+    def failed(self, reason: str) -> None:
+        """The packet loop ended: the VIF is gone, with every flow that it held."""
+        self.vif = None
+        flows, self.flows = self.flows, {}
+        for flow in flows.values():
+            flow.abandon()
+        self.on_vif_failed(reason)
+
+    # --- for the flows ---------------------------------------------------------------------------
+
+    def verdict(self, flow: int, verdict: Verdict) -> None:
+        """Tell the packet loop how a dial ended."""
+        if verdict is Verdict.TIMED_OUT:
+            self.counters["timed_out"] += 1
+        elif verdict is not Verdict.CONNECTED:
+            self.counters["refused"] += 1
+        if self.vif is not None:
+            self.vif.verdict(flow, verdict)
+
+
+class TcpFlow:
+    """A TCP flow until its socket is accepted; implements `FlowHandler` and then hands over to a pump."""
+
+    __slots__ = ("ended", "early", "number", "opened", "relay", "target", "tunnel_flow")
+
+    def __init__(self, relay: Relay, number: int, target: Endpoint) -> None:
+        self.relay = relay
+        self.number = number
+        self.target = target
+        self.tunnel_flow: Flow | None = None
+        self.opened = False
+        self.early: list[bytes] = []  # a server that speaks first, before our kernel has accepted
+        self.ended = False
+
+    def dial(self, link: Link) -> None:
+        """Ask the far side to connect."""
+        host, port = self.target
+        request = Dial("tcp", host, port, int(DIAL_DEADLINE * 1000))
+        self.tunnel_flow = link.open(messages.encode(request), self)
+
+    def abandon(self) -> None:
+        """The application has gone."""
+        if self.tunnel_flow is not None:
+            self.tunnel_flow.reset()
+
+    def accepted(self, sock: socket.socket) -> None:
+        """Join the accepted socket with the flow."""
+        flow = self.tunnel_flow
+        if flow is None:  # the far side reset between the verdict and the accept
+            abort(sock)
+            return
+        pump = SocketPump.attach(asyncio.get_running_loop(), sock, flow)
+        for chunk in self.early:
+            pump.flow_data(memoryview(chunk))
+        if self.ended:
+            pump.flow_eof()
+
+    def flow_opened(self) -> None:
+        """Connected: let the SYN go on."""
+        self.opened = True
+        self.relay.verdict(self.number, Verdict.CONNECTED)
+
+    def flow_refused(self, reason: Refusal, detail: str) -> None:
+        """Tell the application what the far side met."""
+        log.debug("dial refused", target=self.target, reason=reason.name, detail=detail)
+        self.tunnel_flow = None
+        if self.relay.flows.pop(self.number, None) is not None:
+            self.relay.verdict(self.number, VERDICTS[reason])
+
+    def flow_data(self, data: memoryview) -> None:
+        """Keep what comes before the accept; the flow's credit bounds it."""
+        self.early.append(bytes(data))
+
+    def flow_eof(self) -> None:
+        """Remember the end for the pump."""
+        self.ended = True
+
+    def flow_reset(self) -> None:
+        """The far side reset, or the link broke, before the accept."""
+        self.tunnel_flow = None
+        if not self.opened and self.relay.flows.pop(self.number, None) is not None:
+            self.relay.verdict(self.number, Verdict.TIMED_OUT)
+
+    def flow_datagram(self, data: memoryview) -> None:
+        """Not for TCP."""
+
+    def flow_writable(self) -> None:
+        """Nothing is written before the accept."""
+
+
+class DatagramFlow:
+    """A UDP association or echo sequence; implements `FlowHandler`."""
+
+    __slots__ = ("number", "relay", "target", "transport", "tunnel_flow")
+
+    def __init__(self, relay: Relay, number: int, transport: Transport, target: Endpoint) -> None:
+        self.relay = relay
+        self.number = number
+        self.transport: Transport = transport
+        self.target = target
+        self.tunnel_flow: Flow | None = None
+
+    def dial(self, link: Link) -> None:
+        """Ask the far side for an association with the target."""
+        host, port = self.target
+        request = Dial(self.transport, host, port, int(DIAL_DEADLINE * 1000))
+        self.tunnel_flow = link.open(messages.encode(request), self)
+
+    def send(self, payload: bytes) -> bool:
+        """Pass a datagram on; False when there is no room for it."""
+        return self.tunnel_flow is not None and self.tunnel_flow.send_datagram(payload)
+
+    def abandon(self) -> None:
+        """Nobody uses the association any more."""
+        if self.tunnel_flow is not None:
+            self.tunnel_flow.reset()
+
+    def flow_opened(self) -> None:
+        """Datagrams were sent already; nothing waits for this."""
+
+    def flow_refused(self, reason: Refusal, detail: str) -> None:
+        """The far side could not even send: unreachable."""
+        del detail
+        self._end(VERDICTS[reason])
+
+    def flow_data(self, data: memoryview) -> None:
+        """Not for datagrams."""
+
+    def flow_eof(self) -> None:
+        """Not for datagrams."""
+
+    def flow_reset(self) -> None:
+        """The far side heard `port unreachable`, or the link broke: the next datagram opens anew."""
+        self._end(Verdict.REFUSED)
+
+    def flow_datagram(self, data: memoryview) -> None:
+        """An answer: deliver it."""
+        vif = self.relay.vif
+        if vif is None:
+            return
+        if self.transport == "ping":
+            vif.echo_reply(self.number, int.from_bytes(data[:2], "big"), bytes(data[2:]))
+        else:
+            vif.send_datagram(self.number, bytes(data))
+
+    def flow_writable(self) -> None:
+        """Datagrams never wait."""
+
+    def _end(self, verdict: Verdict) -> None:
+        self.tunnel_flow = None
+        if self.relay.flows.pop(self.number, None) is not None and self.relay.vif is not None:
+            self.relay.vif.unreachable(self.number, verdict)
+
+
+def abort(sock: socket.socket) -> None:
+    """Close with RST, so that the application sees a reset and not an end."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+    sock.close()

@@ -1,0 +1,185 @@
+"""A living session: it follows the cluster, heals its VIF, answers for itself and ends cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from ipaddress import ip_address
+
+import structlog
+
+from inroad import __version__
+from inroad.core.errors import InroadError
+from inroad.core.host_config import FWMARK, HostConfig, ResolverConfig, RouteConfig
+from inroad.core.status import DnsStatus, ResolverStatus, Status, SubnetStatus, TunnelStatus, VifStatus
+from inroad.daemon.cluster_view import ClusterView
+from inroad.daemon.dns_server import DnsServer
+from inroad.daemon.host_state import HostState
+from inroad.daemon.manager_link import ManagerLink
+from inroad.daemon.relay import Relay
+from inroad.daemon.user_child import Peer
+from inroad.host.vif.api import Vif, VifConfig
+from inroad.host.vif.choose import open_vif
+from inroad.kube.credentials import Credentials
+
+VIF = VifConfig(
+    name="inroad0",
+    addresses=(ip_address("246.246.0.1"), ip_address("fd00:0:0:246::1")),
+    mark=FWMARK,
+)
+DNS_SERVER = (VIF.addresses[0], 53)
+
+log = structlog.get_logger()
+
+
+async def open_session_vif(relay: Relay) -> Vif:
+    """Open the session's VIF; `relay` hears of its flows."""
+    return await open_vif(VIF, relay)
+
+
+class Session:
+    """A connection of the workstation to one cluster, owned by one user (`peer`)."""
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        peer: Peer,
+        manager_namespace: str,
+        cluster: ClusterView,
+        manager: ManagerLink,
+        relay: Relay,
+        host: HostState,
+        dns: DnsServer,
+    ) -> None:
+        self.peer = peer
+        self.context = credentials.context
+        self.server = credentials.server
+        self.manager_namespace = manager_namespace
+        self.cluster = cluster
+        self._manager = manager
+        self._relay = relay
+        self._host = host
+        self._dns = dns
+        self._since = ""
+        self._warnings: list[str] = []
+        self._undo = AsyncExitStack()
+        self._follower: asyncio.Task[None] | None = None
+        relay.on_vif_failed = self._vif_failed
+
+    def begin(self, undo: AsyncExitStack) -> None:
+        """Start to live: follow the cluster; `undo` is what `close` runs."""
+        self._undo = undo
+        self._since = _iso(datetime.now(UTC))
+        self._follower = asyncio.create_task(self._follow())
+
+    async def close(self) -> None:
+        """Put the host back and end the link."""
+        if self._follower is not None:
+            self._follower.cancel()
+        await self._undo.aclose()
+
+    async def change_namespace(self, namespace: str) -> None:
+        """Make another namespace the connected one; running flows are not touched."""
+        self.cluster.check_namespace(namespace)
+        self.cluster.namespace = namespace
+        self._manager.set_namespace(namespace)
+        await self.update_host()
+
+    async def update_host(self) -> None:
+        """Make DNS server, resolver and routes be what the cluster's newest state asks for."""
+        self._dns.configure(self.cluster.dns_policy())
+        wanted = self._wanted()
+        if wanted != self._host.applied:
+            await self._host.apply(wanted)
+
+    def _wanted(self) -> HostConfig:
+        plan, info = self.cluster.plan(), self.cluster.info
+        subnets = tuple(planned.network for planned in plan.subnets)
+        return HostConfig(
+            addresses=VIF.addresses,
+            routes=RouteConfig(interface=VIF.name, subnets=subnets, never=plan.never),
+            resolver=ResolverConfig(
+                server=DNS_SERVER,
+                interface=VIF.name,
+                search=(self.cluster.namespace,),
+                routed=(*info.namespaces, "svc", info.domain),
+                reverse=subnets,
+            ),
+        )
+
+    def _vif_failed(self, reason: str) -> None:
+        log.error("the packet loop ended; the VIF is made anew", reason=reason)
+        self.cluster.changed.set()
+
+    async def _follow(self) -> None:
+        """Apply what the manager pushes, newest state first; rebuild a VIF that was lost."""
+        while True:
+            await self.cluster.changed.wait()
+            self.cluster.changed.clear()
+            try:
+                if self._relay.vif is None:
+                    await self._rebuild_vif()
+                await self.update_host()
+            except InroadError as error:
+                log.error("the host does not follow the cluster", error=str(error))
+                self._warnings = [str(error)]
+            else:
+                self._warnings = []
+
+    async def _rebuild_vif(self) -> None:
+        """The device went, and the kernel took its routes with it: start from none."""
+        await self._host.apply(replace(self._host.applied, routes=RouteConfig()))
+        self._relay.vif = await open_session_vif(self._relay)
+
+    async def status(self) -> Status:
+        """Tell the truth about this session."""
+        manager, resolver, plan = self._manager, self._host.resolver, self.cluster.plan()
+        linked = manager.link is not None
+        return Status(
+            connected=True,
+            state="connected" if linked and self._relay.vif is not None else "reconnecting",
+            since=self._since,
+            version=__version__,
+            user=self.peer.name,
+            context=self.context,
+            server=self.server,
+            namespace=self.cluster.namespace,
+            manager_namespace=self.manager_namespace,
+            cluster_domain=self.cluster.info.domain,
+            resolver=ResolverStatus(resolver.kind, resolver.reason) if resolver else ResolverStatus(),
+            dns=DnsStatus(
+                address=str(DNS_SERVER[0]),
+                port=DNS_SERVER[1],
+                fallback=[f"{address}:{port}" for address, port in self._dns.fallback],
+                counters=self._dns.counters(),
+            ),
+            vif=await self._vif_status(),
+            tunnel=_tunnel_status(manager),
+            subnets=[SubnetStatus(str(s.network), s.network.version, s.source) for s in plan.subnets],
+            never_proxy=[str(network) for network in plan.never],
+            warnings=[
+                *self._warnings,
+                *([] if linked else [f"no link to the manager: {manager.last_error}"]),
+            ],
+        )
+
+    async def _vif_status(self) -> VifStatus:
+        vif = self._relay.vif
+        if vif is None:
+            return VifStatus(name=VIF.name, mode="lost")
+        counters = await vif.counters() | self._relay.counters
+        return VifStatus(vif.name, vif.kind, vif.reason, VIF.mtu, counters)
+
+
+def _tunnel_status(manager: ManagerLink) -> TunnelStatus:
+    since = _iso(datetime.fromtimestamp(manager.since, UTC))
+    if manager.link is None:
+        return TunnelStatus("reconnecting", since, manager.pod)
+    stats = manager.link.stats()
+    return TunnelStatus("up", since, manager.pod, stats["rtt_ms"], int(stats["flows"]))
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")

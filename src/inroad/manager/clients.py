@@ -1,0 +1,154 @@
+"""The clients of one traffic-manager: each is a tunnel link with a session on it.
+
+Whoever reaches the client port came through the API server's port-forward (it listens on loopback
+only), so Kubernetes has decided already who may be here. What a client sends is still bounded and
+checked: a wrong message ends its link and no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import structlog
+
+from inroad import __version__
+from inroad.core import messages
+from inroad.core.messages import ClusterInfo, Connected, Control, Hello, Lookup, LookupReply, NamesChanged
+from inroad.origin.dial import Dialler
+from inroad.tunnel.api import Flow, FlowHandler, Link
+
+MAX_LOOKUPS_IN_FLIGHT = 4_096
+"""Per client; a lookup beyond it is answered with an error at once."""
+
+log = structlog.get_logger()
+
+Answer = Callable[[Lookup], Awaitable[LookupReply]]
+
+
+class Clients:
+    """All connected clients; hands each the newest `ClusterInfo` and everything that follows."""
+
+    def __init__(self, *, pod: str, dialler: Dialler, answer: Answer) -> None:
+        self.pod = pod
+        self.dialler = dialler
+        self.answer = answer
+        self.cluster = ClusterInfo(generation=0)
+        self._clients: set[Client] = set()
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    def attach(self, link: Link) -> None:
+        """Take over a new link; it has no rights to anything before its `Hello`."""
+        self._clients.add(Client(self, link))
+
+    def forget(self, client: Client) -> None:
+        """A client's link ended."""
+        self._clients.discard(client)
+
+    def publish(self, cluster: ClusterInfo) -> None:
+        """Push the newest state to every client that has said hello."""
+        self.cluster = cluster
+        payload = messages.encode(cluster)
+        for client in self._clients:
+            client.push(payload)
+
+    def names_changed(self, names: tuple[str, ...]) -> None:
+        """Tell every client that cached answers for these services are no longer true."""
+        payload = messages.encode(NamesChanged(names))
+        for client in self._clients:
+            client.push(payload)
+
+    def close(self) -> None:
+        """End every link orderly."""
+        for client in list(self._clients):
+            client.link.close("the traffic-manager shuts down")
+
+
+class Client:
+    """One client's side of its link: greeting, lookups, dials."""
+
+    def __init__(self, clients: Clients, link: Link) -> None:
+        self.clients = clients
+        self.link = link
+        self.session = ""
+        self.namespace = ""
+        self._lookups: set[asyncio.Task[None]] = set()
+        link.on_open = self.on_open
+        link.on_control = self.on_control
+        link.on_closed = self.on_closed
+
+    def push(self, payload: bytes) -> None:
+        """Send a control message to a client that has said hello."""
+        if self.session:
+            self.link.send_control(payload)
+
+    def on_open(self, flow: Flow, request: bytes) -> FlowHandler:
+        """A flow of the client: dial from this pod."""
+        return self.clients.dialler.serve(flow, request)
+
+    def on_control(self, payload: bytes) -> None:
+        """Handle one control message; a malformed one is answered, not obeyed."""
+        try:
+            message = messages.decode_control(payload)
+        except msgspec.MsgspecError as error:
+            self.link.send_control(messages.encode(messages.Problem(f"message not understood: {error}")))
+            return
+        self._handle(message)
+
+    def _handle(self, message: Control) -> None:
+        match message:
+            case Hello():
+                self._greet(message)
+            case Connected(namespace):
+                self.namespace = namespace
+            case Lookup():
+                self._look_up(message)
+            case _:
+                self.link.send_control(messages.encode(messages.Problem("not expected from a client")))
+
+    def _greet(self, hello: Hello) -> None:
+        if hello.version != messages.PROTOCOL_VERSION:
+            text = (
+                f"protocol {hello.version} of inroad {hello.software} is not spoken here; "
+                f"this is protocol {messages.PROTOCOL_VERSION} of inroad {__version__}"
+            )
+            self.link.send_control(messages.encode(messages.Problem(text, fatal=True)))
+            self.link.close(text)
+            return
+        self.session = hello.session or secrets.token_hex(8)
+        self.namespace = hello.namespace
+        welcome = messages.Welcome(
+            version=messages.PROTOCOL_VERSION,
+            software=__version__,
+            session=self.session,
+            pod=self.clients.pod,
+        )
+        self.link.send_control(messages.encode(welcome))
+        if self.clients.cluster.generation:
+            self.link.send_control(messages.encode(self.clients.cluster))
+        log.info("client connected", session=self.session, namespace=self.namespace, software=hello.software)
+
+    def _look_up(self, lookup: Lookup) -> None:
+        if len(self._lookups) >= MAX_LOOKUPS_IN_FLIGHT:
+            reply = LookupReply(lookup.id, error="too many lookups in flight")
+            self.link.send_control(messages.encode(reply))
+            return
+        task = asyncio.create_task(self._answer(lookup))
+        self._lookups.add(task)
+        task.add_done_callback(self._lookups.discard)
+
+    async def _answer(self, lookup: Lookup) -> None:
+        reply = await self.clients.answer(lookup)
+        self.link.send_control(messages.encode(reply))
+
+    def on_closed(self, reason: str) -> None:
+        """The link is gone, and with it every flow and lookup of this client."""
+        for task in self._lookups:
+            task.cancel()
+        self.clients.forget(self)
+        if self.session:
+            log.info("client gone", session=self.session, reason=reason)
