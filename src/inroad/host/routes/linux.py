@@ -1,0 +1,180 @@
+"""Linux: a routing table of our own behind a rule of our own, by netlink.
+
+The main table would lose to VPNs that install rules. In our table a never-proxy subnet is a `throw`
+route: the lookup goes on with the next rule as if we were not there, so it follows whatever gateway the
+host has or gets. Our own packets carry the mark and never see the table.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import structlog
+
+from inroad.core.errors import HostChangeFailed
+from inroad.core.host_config import ROUTE_TABLE, Network, RouteConfig
+from inroad.host.journal import Entry, Journal
+from inroad.host.routes.api import HostRoute
+from inroad.host.routes.placement import FAMILIES, is_ours, wanted_rule
+from inroad.host.routes.rtnetlink import (
+    RT_TABLE_LOCAL,
+    RT_TABLE_MAIN,
+    RTN_THROW,
+    Netlink,
+    NetlinkError,
+    Route,
+    Rule,
+    route_request,
+    rule_request,
+)
+
+_log = structlog.get_logger("inroad.routes")
+_MAX_MTU_METRIC = 65_520
+"""The kernel lowers a larger RTAX_MTU to this (ip_metrics_convert)."""
+
+
+class LinuxRoutes:
+    """`Routes` for Linux. Its calls do not wait for anything but the kernel's own work."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._netlink = Netlink()
+        self._entry = 0
+
+    async def apply(self, wanted: RouteConfig) -> None:
+        """See `Routes.apply`."""
+        changes = self._changes(wanted)
+        if changes and not self._entry:
+            self._entry = self._journal.record("routes", {"table": ROUTE_TABLE})
+        self._do(changes)
+        if not (wanted.subnets or wanted.never) and self._entry:
+            self._journal.done(self._entry)
+            self._entry = 0
+
+    async def host_routes(self) -> tuple[HostRoute, ...]:
+        """See `Routes.host_routes`."""
+        names = dict(socket.if_nameindex())
+        return tuple(
+            HostRoute(route.network, names[route.oif], route.gateway, _table_name(route.table))
+            for route in self._netlink.routes()
+            if route.table not in (ROUTE_TABLE, RT_TABLE_LOCAL) and route.oif in names
+        )
+
+    async def close(self) -> None:
+        """See `Routes.close`."""
+        self._netlink.close()
+
+    def _changes(self, wanted: RouteConfig) -> list[tuple[bytes, bytes]]:
+        """Return (request, its opposite) for what differs, in the order in which it is safe to do.
+
+        Throw routes come first and go last, so that at no moment a never-proxy address enters the VIF;
+        the rules come after the routes and go before them.
+        """
+        routes = {route.network: route for route in _wanted_routes(wanted)}
+        there = {route.network: route for route in self._netlink.routes(ROUTE_TABLE)}
+        added = [route for net, route in routes.items() if _differs(route, there.get(net))]
+        removed = [route for net, route in there.items() if net not in routes]
+        add = [_replacing(route, there.get(route.network)) for route in sorted(added, key=_throws_first)]
+        drop = [
+            (route_request(route, remove=True), route_request(route))
+            for route in sorted(removed, key=_throws_first, reverse=True)
+        ]
+        new_rules, old_rules = self._rule_changes(wanted.subnets)
+        put = [(rule_request(rule), rule_request(rule, remove=True)) for rule in new_rules]
+        take = [(rule_request(rule, remove=True), rule_request(rule)) for rule in old_rules]
+        return add + put + take + drop if routes else take + drop
+
+    def _rule_changes(self, subnets: Sequence[Network]) -> tuple[list[Rule], list[Rule]]:
+        """Return our rules that are missing, and those that are there and should not be."""
+        rules = self._netlink.rules()
+        ours = [rule for rule in rules if is_ours(rule)]
+        versions = {net.version for net in subnets if _family_works(net.version)}
+        wanted = [
+            wanted_rule(rules, FAMILIES[version], [net for net in subnets if net.version == version])
+            for version in sorted(versions)
+        ]
+        return [rule for rule in wanted if rule not in ours], [rule for rule in ours if rule not in wanted]
+
+    def _do(self, changes: Sequence[tuple[bytes, bytes]]) -> None:
+        """Make the changes; when one is refused, those before it are taken back."""
+        try:
+            self._netlink.request([request for request, _ in changes])
+        except OSError as error:
+            for _, opposite in reversed(changes):
+                try:
+                    self._netlink.request([opposite])
+                except OSError as second:
+                    _log.debug("route not taken back", error=str(second))
+            raise HostChangeFailed(
+                f"The kernel refused a route: {error.strerror}", "Run inroad status and report its output"
+            ) from error
+
+
+async def undo(entry: Entry) -> str:
+    """Remove our rules and our table's routes, whatever a crashed daemon had come to."""
+    netlink = Netlink()
+    try:
+        rules = [rule for rule in netlink.rules() if is_ours(rule)]
+        routes = netlink.routes(int(entry.data.get("table", ROUTE_TABLE)))
+        for request in [rule_request(rule, remove=True) for rule in rules] + [
+            route_request(route, remove=True) for route in routes
+        ]:
+            try:
+                netlink.request([request])
+            except NetlinkError as error:
+                if error.errno not in (errno.ESRCH, errno.ENOENT):
+                    raise
+    finally:
+        netlink.close()
+    return f"removed {len(rules)} rules and {len(routes)} routes" if rules or routes else ""
+
+
+def _wanted_routes(wanted: RouteConfig) -> Iterable[Route]:
+    """Yield the routes of the table; a subnet that is also in `never` is never routed."""
+    if wanted.subnets and not wanted.interface:
+        raise HostChangeFailed("Routes without an interface were asked for")
+    oif = _index(wanted.interface) if wanted.subnets else 0
+    mtu = min(wanted.mtu, _MAX_MTU_METRIC)
+    works = {version: _family_works(version) for version in (4, 6)}
+    for network in wanted.subnets:
+        if works[network.version]:
+            yield Route(network, oif=oif, table=ROUTE_TABLE, mtu=mtu, quickack=wanted.quickack)
+    for network in wanted.never:
+        if works[network.version]:
+            yield Route(network, RTN_THROW, table=ROUTE_TABLE)
+
+
+def _differs(wanted: Route, there: Route | None) -> bool:
+    if there is None or wanted.kind != there.kind:
+        return True
+    if wanted.kind == RTN_THROW:
+        return False
+    return (wanted.oif, wanted.mtu, wanted.quickack) != (there.oif, there.mtu, there.quickack)
+
+
+def _replacing(route: Route, there: Route | None) -> tuple[bytes, bytes]:
+    opposite = route_request(there) if there is not None else route_request(route, remove=True)
+    return route_request(route), opposite
+
+
+def _throws_first(route: Route) -> bool:
+    return route.kind != RTN_THROW
+
+
+def _index(interface: str) -> int:
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError as error:
+        raise HostChangeFailed(f"The interface {interface} is gone", "Run inroad connect again") from error
+
+
+def _family_works(version: int) -> bool:
+    """False for IPv6 on a host that has none: then there is nothing to lead into the VIF either."""
+    return version == 4 or Path("/proc/net/if_inet6").exists()
+
+
+def _table_name(table: int) -> str:
+    return {RT_TABLE_MAIN: "main", 253: "default"}.get(table, str(table))

@@ -1,0 +1,183 @@
+"""Routes and rules on a real kernel, in a network namespace that vanishes with the test.
+
+the test's thread ── namespace of its own: lo, inroad0 (TUN), eth0 (TUN, default route)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import struct
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from inroad.core.errors import HostChangeFailed
+from inroad.core.host_config import FWMARK, ROUTE_TABLE, RouteConfig
+from inroad.host.cleanup import clean_up
+from inroad.host.journal import Journal
+from inroad.host.routes.choose import open_routes
+from inroad.host.routes.linux import LinuxRoutes
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a network namespace")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+CLONE_NEWNET = 0x40000000
+
+
+def ip(*words: str) -> str:
+    done = subprocess.run(["ip", *" ".join(words).split()], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def nets(*texts: str) -> tuple:
+    return tuple(ip_network(text) for text in texts)
+
+
+def tun(name: str) -> int:
+    """Make a TUN device that is up; it lives as long as the descriptor."""
+    fd = os.open("/dev/net/tun", os.O_RDWR)
+    fcntl.ioctl(fd, 0x400454CA, struct.pack("16sH22x", name.encode(), 0x1001))
+    ip(f"link set {name} up")
+    return fd
+
+
+def dump() -> str:
+    """Everything that `routes` could change, as text."""
+    return "".join(
+        ip(command)
+        for command in ("rule", "-6 rule", "route show table all", "-6 route show table all", "addr")
+    )
+
+
+def way(address: str, *more: str) -> str:
+    """The interface a packet to `address` leaves by."""
+    words = ip("route get", address, *more).split()
+    return words[words.index("dev") + 1]
+
+
+@pytest.fixture
+def host() -> Iterator[None]:
+    """A workstation: `eth0` with the default routes, and a VIF."""
+    with Path("/proc/thread-self/ns/net").open() as before:
+        assert _libc.unshare(CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+        fds: list[int] = []
+        try:
+            ip("link set lo up")
+            fds += [tun("eth0"), tun("inroad0")]
+            ip("addr add 192.168.7.2/24 dev eth0")
+            ip("route add default via 192.168.7.1")
+            ip("-6 addr add 2001:db8::2/64 dev eth0 nodad")
+            ip("-6 route add default via 2001:db8::1")
+            ip("addr add 246.246.0.1/32 dev inroad0")
+            ip("-6 addr add fd00:0:0:246::1/128 dev inroad0 nodad")
+            yield
+        finally:
+            for fd in fds:
+                os.close(fd)
+            assert _libc.setns(before.fileno(), CLONE_NEWNET) == 0
+
+
+@pytest.fixture
+async def routes(host: None, tmp_path: Path) -> LinuxRoutes:
+    opened = await open_routes(Journal(tmp_path / "journal"))
+    assert isinstance(opened, LinuxRoutes)
+    return opened
+
+
+WANTED = RouteConfig(
+    interface="inroad0",
+    subnets=nets("10.96.0.0/16", "10.244.1.0/24", "10.9.9.9/32", "fd00:10:96::/112", "fd00:10:244:1::/64"),
+    never=nets("10.96.7.0/24", "fd00:10:244:1::53/128"),
+    mtu=65_535,
+)
+
+
+async def test_subnets_lead_into_the_vif_to_their_edges_and_nothing_else_does(routes: LinuxRoutes) -> None:
+    await routes.apply(WANTED)
+    inside = ["10.96.0.0", "10.96.255.255", "10.244.1.0", "10.244.1.255", "10.9.9.9", "fd00:10:96::ffff"]
+    outside = ["10.95.255.255", "10.97.0.0", "10.244.2.0", "10.9.9.8", "fd00:10:96::1:0", "1.1.1.1"]
+    never = ["10.96.7.0", "10.96.7.255", "fd00:10:244:1::53"]
+    assert {address: way(address) for address in inside} == dict.fromkeys(inside, "inroad0")
+    assert {address: way(address) for address in outside + never} == dict.fromkeys(outside + never, "eth0")
+    assert way("10.96.0.5", f"mark {FWMARK:#x}") == "eth0", "our own packets pass by"
+    assert "quickack 1" in ip("route get 10.96.0.5") and "src 246.246.0.1" in ip("route get 10.96.0.5")
+
+
+async def test_a_never_proxy_address_keeps_gateway_and_source_and_follows_a_new_gateway(
+    routes: LinuxRoutes,
+) -> None:
+    before = ip("route get 10.96.7.7")
+    await routes.apply(WANTED)
+    assert ip("route get 10.96.7.7") == before
+    ip("route replace default via 192.168.7.9")
+    assert "via 192.168.7.9" in ip("route get 10.96.7.7")
+
+
+async def test_applying_twice_changes_nothing_and_empty_removes_everything(routes: LinuxRoutes) -> None:
+    before = dump()
+    await routes.apply(WANTED)
+    once = dump()
+    await routes.apply(WANTED)
+    assert dump() == once
+    assert routes._changes(WANTED) == [], "nothing was even sent"
+    await routes.apply(RouteConfig())
+    assert dump() == before
+
+
+async def test_only_the_difference_is_sent(routes: LinuxRoutes) -> None:
+    await routes.apply(WANTED)
+    grown = replace(WANTED, subnets=(*WANTED.subnets, *nets("10.244.2.0/24")), never=nets("10.96.7.0/24"))
+    assert len(routes._changes(grown)) == 2
+    await routes.apply(grown)
+    assert way("10.244.2.1") == "inroad0" and way("fd00:10:244:1::53") == "inroad0"
+    swapped = replace(WANTED, subnets=nets("10.96.7.0/24"), never=nets("10.96.0.0/16"))
+    await routes.apply(swapped)
+    assert way("10.96.7.1") == "inroad0" and way("10.96.0.1") == "eth0"
+
+
+async def test_a_refused_route_leaves_the_routes_as_they_were(routes: LinuxRoutes) -> None:
+    await routes.apply(WANTED)
+    before = dump()
+    ip("link set inroad0 down")
+    ip("link set inroad0 up")  # the kernel dropped the VIF's routes with it
+    without = dump()
+    assert without != before
+    with pytest.raises(HostChangeFailed, match="inroad1"):
+        await routes.apply(replace(WANTED, interface="inroad1"))
+    assert dump() == without
+    await routes.apply(WANTED)
+    assert way("10.96.0.5") == "inroad0"
+
+
+async def test_after_a_crash_the_journal_is_enough_to_clean_up(routes: LinuxRoutes, tmp_path: Path) -> None:
+    before = dump()
+    await routes.apply(WANTED)
+    lines = await clean_up(tmp_path / "journal")
+    assert lines == ["removed 2 rules and 7 routes"]
+    assert dump() == before
+    assert await clean_up(tmp_path / "journal") == []
+
+
+async def test_hundreds_of_routes(routes: LinuxRoutes) -> None:
+    many = tuple(ip_network((0x0A000000 + (number << 8), 24)) for number in range(2_000))
+    await routes.apply(RouteConfig("inroad0", many, mtu=1500))
+    assert ip(f"route show table {ROUTE_TABLE}").count("\n") == 2_000
+    await routes.apply(RouteConfig())
+    assert ip("rule").count("\n") == 3
+
+
+async def test_host_routes_are_those_of_others(routes: LinuxRoutes) -> None:
+    ip("route add blackhole 10.66.0.0/16")
+    ip("route add 10.77.0.0/16 via 192.168.7.3 table 52")
+    await routes.apply(WANTED)
+    seen = {str(route) for route in await routes.host_routes()}
+    assert "0.0.0.0/0 via 192.168.7.1 dev eth0 table main" in seen
+    assert "10.77.0.0/16 via 192.168.7.3 dev eth0 table 52" in seen
+    assert not [text for text in seen if "10.96" in text or "10.66" in text]
