@@ -31,7 +31,7 @@ CLONE_NEWNET = 0x40000000
 
 
 def ip(*words: str) -> str:
-    done = subprocess.run(["ip", *" ".join(words).split()], capture_output=True, text=True)
+    done = subprocess.run(["ip", *" ".join(words).split()], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

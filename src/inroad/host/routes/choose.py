@@ -15,7 +15,7 @@ async def open_routes(journal: Journal) -> Routes:
         from inroad.host.routes.linux import LinuxRoutes  # noqa: PLC0415
 
         return LinuxRoutes(journal)
-    raise HostChangeFailed(f"Routes can't be set on {sys.platform}")
+    raise HostChangeFailed(f"routes can't be set on {sys.platform}")
 
 
 async def undo(entry: Entry) -> str:
@@ -24,4 +24,4 @@ async def undo(entry: Entry) -> str:
         from inroad.host.routes import linux  # noqa: PLC0415
 
         return await linux.undo(entry)
-    raise HostChangeFailed(f"Routes can't be removed on {sys.platform}")
+    raise HostChangeFailed(f"routes can't be removed on {sys.platform}")

@@ -7,7 +7,6 @@ host has or gets. Our own packets carry the mark and never see the table.
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,13 +17,12 @@ from inroad.core.errors import HostChangeFailed
 from inroad.core.host_config import ROUTE_TABLE, Network, RouteConfig
 from inroad.host.journal import Entry, Journal
 from inroad.host.routes.api import HostRoute
+from inroad.host.routes.netlink import Netlink, NetlinkError
 from inroad.host.routes.placement import FAMILIES, is_ours, wanted_rule
 from inroad.host.routes.rtnetlink import (
     RT_TABLE_LOCAL,
     RT_TABLE_MAIN,
     RTN_THROW,
-    Netlink,
-    NetlinkError,
     Route,
     Rule,
     route_request,
@@ -102,14 +100,14 @@ class LinuxRoutes:
         """Make the changes; when one is refused, those before it are taken back."""
         try:
             self._netlink.request([request for request, _ in changes])
-        except OSError as error:
-            for _, opposite in reversed(changes):
+        except NetlinkError as error:
+            for index in reversed(error.done):
                 try:
-                    self._netlink.request([opposite])
-                except OSError as second:
-                    _log.debug("route not taken back", error=str(second))
+                    self._netlink.request([changes[index][1]])
+                except NetlinkError as second:
+                    _log.warning("a route was not taken back", error=str(second))
             raise HostChangeFailed(
-                f"The kernel refused a route: {error.strerror}", "Run inroad status and report its output"
+                f"the kernel refused a route: {error.strerror}", "sudo ip route show table all"
             ) from error
 
 
@@ -119,14 +117,8 @@ async def undo(entry: Entry) -> str:
     try:
         rules = [rule for rule in netlink.rules() if is_ours(rule)]
         routes = netlink.routes(int(entry.data.get("table", ROUTE_TABLE)))
-        for request in [rule_request(rule, remove=True) for rule in rules] + [
-            route_request(route, remove=True) for route in routes
-        ]:
-            try:
-                netlink.request([request])
-            except NetlinkError as error:
-                if error.errno not in (errno.ESRCH, errno.ENOENT):
-                    raise
+        netlink.request([rule_request(rule, remove=True) for rule in rules])
+        netlink.request([route_request(route, remove=True) for route in routes])
     finally:
         netlink.close()
     return f"removed {len(rules)} rules and {len(routes)} routes" if rules or routes else ""
@@ -135,7 +127,7 @@ async def undo(entry: Entry) -> str:
 def _wanted_routes(wanted: RouteConfig) -> Iterable[Route]:
     """Yield the routes of the table; a subnet that is also in `never` is never routed."""
     if wanted.subnets and not wanted.interface:
-        raise HostChangeFailed("Routes without an interface were asked for")
+        raise HostChangeFailed("routes without an interface were asked for")
     oif = _index(wanted.interface) if wanted.subnets else 0
     mtu = min(wanted.mtu, _MAX_MTU_METRIC)
     works = {version: _family_works(version) for version in (4, 6)}
@@ -168,7 +160,9 @@ def _index(interface: str) -> int:
     try:
         return socket.if_nametoindex(interface)
     except OSError as error:
-        raise HostChangeFailed(f"The interface {interface} is gone", "Run inroad connect again") from error
+        raise HostChangeFailed(
+            f"the interface {interface} is gone", "inroad quit, then inroad connect"
+        ) from error
 
 
 def _family_works(version: int) -> bool:

@@ -8,11 +8,10 @@ source-based routing; VRFs) are somebody's exception and stay before ours.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable, Sequence
 
 from inroad.core.host_config import FWMARK, ROUTE_TABLE, Network
-from inroad.host.routes.rtnetlink import PROTOCOL, RT_TABLE_LOCAL, Rule
+from inroad.host.routes.rtnetlink import AF_INET, AF_INET6, PROTOCOL, RT_TABLE_LOCAL, Rule
 
 _EXCEPTIONS = frozenset({"from", "iif", "oif", "l3mdev", "tun_id"})
 """Selectors that an unbound local socket's first lookup never matches."""
@@ -30,7 +29,7 @@ def shadows(rule: Rule, subnets: Iterable[Network]) -> bool:
     if rule.fwmark and not rule.invert:
         return False
     to = rule.to
-    return to is None or any(to.version == net.version and to.overlaps(net) for net in subnets)  # type: ignore[arg-type]
+    return to is None or any(to.version == net.version and to.overlaps(net) for net in subnets)
 
 
 def wanted_rule(rules: Sequence[Rule], family: int, subnets: Sequence[Network]) -> Rule:
@@ -53,4 +52,4 @@ def ours(family: int, priority: int) -> Rule:
     )
 
 
-FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+FAMILIES = {4: AF_INET, 6: AF_INET6}

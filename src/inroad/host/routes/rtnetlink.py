@@ -1,24 +1,19 @@
 """rtnetlink for routes and rules: messages as bytes, many to a packet.
 
 A codec of our own because `connect` has one second: importing pyroute2 takes 115 ms here and encoding a
-route 290 us, this 4 us (docs/adr/0007). Layouts: linux/netlink.h, rtnetlink.h, fib_rules.h. The kernel
-handles a request inside `send`, so a blocking socket never waits for longer than the kernel works.
+route 290 us, this 4 us (docs/adr/0007). Layouts: linux/netlink.h, rtnetlink.h, fib_rules.h. No I/O here: the
+socket is in `netlink.py`.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import socket
 import struct
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
 from inroad.core.host_config import Address, Network
-
-assert sys.platform == "linux"  # noqa: S101 - tells mypy
 
 RTM_NEWLINK, RTM_DELLINK = 16, 17
 RTM_NEWADDR, RTM_DELADDR = 20, 21
@@ -34,20 +29,18 @@ PROTOCOL = 0xAD
 FR_ACT_TO_TBL = 1
 FIB_RULE_INVERT = 2
 
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_REQUEST, _MULTI, _ACK, _DUMP = 0x01, 0x02, 0x04, 0x300
+AF_INET, AF_INET6 = 2, 10
+"""Linux's numbers."""
+
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+DUMP_INTERRUPTED = 0x10
+_REQUEST, _ACK, _DUMP = 0x01, 0x04, 0x300
 _REPLACE, _EXCL, _CREATE = 0x100, 0x200, 0x400
-_DUMP_INTR = 0x10
-_SOL_NETLINK, _EXT_ACK, _STRICT_CHK = 270, 11, 12
 _HEADER = struct.Struct("=IHHII")
 _ATTR = struct.Struct("=HH")
 _U32 = struct.Struct("=I")
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _METRIC = struct.Struct("=HHI")
-_NOTHING_THERE = (errno.ENOENT, errno.EOPNOTSUPP, errno.EAFNOSUPPORT)
-"""A dump's errors that mean: no such table (yet), or a kernel without that address family."""
-_BATCH = 200
-"""Requests to one send: their acknowledgements (36 bytes and more each) must fit the receive buffer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +75,10 @@ class Rule:
     selectors: frozenset[str] = frozenset()
 
 
-class NetlinkError(OSError):
-    """The kernel refused request number `index` of a batch; `index` is -1 for a dump."""
-
-    def __init__(self, code: int, detail: str, index: int = -1) -> None:
-        super().__init__(code, detail or os.strerror(code))
-        self.index = index
-
-
 def route_request(route: Route, *, remove: bool = False) -> bytes:
     """Encode the request that adds (replacing an equal one) or removes `route`; sequence 0."""
     network = route.network
-    family = socket.AF_INET if network.version == 4 else socket.AF_INET6
+    family = AF_INET if network.version == 4 else AF_INET6
     scope = RT_SCOPE_LINK if route.oif and route.gateway is None else RT_SCOPE_UNIVERSE
     if network.version == 6 or route.kind == RTN_THROW:
         scope = RT_SCOPE_UNIVERSE
@@ -140,97 +125,24 @@ def rule_request(rule: Rule, *, remove: bool = False) -> bytes:
     return _HEADER.pack(16 + len(body), kind, _REQUEST | _ACK | extra, 0, 0) + body
 
 
-class Netlink:
-    """A NETLINK_ROUTE socket. Not for concurrent use; every call runs to its end."""
+def dump_request(kind: int, family: int, table: int = 0) -> bytes:
+    """Encode the request for all routes (RTM_GETROUTE; of one table) or rules (RTM_GETRULE) of a family."""
+    body = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+    if table:
+        body += _ATTR.pack(8, 15) + _U32.pack(table)
+    return _HEADER.pack(16 + len(body), kind, _REQUEST | _DUMP, 0, 0) + body
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        self._socket.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
-        self._socket.setsockopt(_SOL_NETLINK, _STRICT_CHK, 1)  # since Linux 4.20: dumps are filtered
-        self._socket.settimeout(10.0)
-        self._socket.bind((0, 0))
-        self._sequence = 0
 
-    def close(self) -> None:
-        """Close the socket; idempotent."""
-        self._socket.close()
+def numbered(requests: Iterable[bytes], first: int) -> bytes:
+    """Join requests to one packet, with sequence numbers from `first` on."""
+    return b"".join(
+        request[:8] + _U32.pack(number) + request[12:] for number, request in enumerate(requests, first)
+    )
 
-    def request(self, requests: Sequence[bytes]) -> None:
-        """Have the kernel do all requests, in order; raises `NetlinkError` for the first one refused.
 
-        Requests of the same batch that come after the refused one may have been done.
-        """
-        for start in range(0, len(requests), _BATCH):
-            batch = requests[start : start + _BATCH]
-            refused = self._send_batch(batch)
-            if refused is not None:
-                code, detail, index = refused
-                raise NetlinkError(code, detail, start + index)
-
-    def routes(self, table: int = 0) -> list[Route]:
-        """Return the unicast and throw routes of both families, of one table or (0) of all."""
-        found: list[Route] = []
-        for family in (socket.AF_INET, socket.AF_INET6):
-            body = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
-            if table:
-                body += _ATTR.pack(8, 15) + _U32.pack(table)
-            found.extend(r for r in map(parse_route, self._dump(RTM_GETROUTE, body)) if r is not None)
-        return [route for route in found if not table or route.table == table]
-
-    def rules(self) -> list[Rule]:
-        """Return the rules of both families, in the order in which the kernel asks them."""
-        found: list[Rule] = []
-        for family in (socket.AF_INET, socket.AF_INET6):
-            body = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
-            found.extend(map(parse_rule, self._dump(RTM_GETRULE, body)))
-        return found
-
-    def _send_batch(self, batch: Sequence[bytes]) -> tuple[int, str, int] | None:
-        first = self._sequence + 1
-        packet = bytearray()
-        for number, request in enumerate(batch, first):
-            packet += request[:8] + _U32.pack(number) + request[12:]
-        self._sequence += len(batch)
-        self._socket.send(packet)
-        refused: tuple[int, str, int] | None = None
-        last = self._sequence
-        while True:
-            for kind, _flags, number, body in _messages(self._socket.recv(1 << 18)):
-                if kind != _NLMSG_ERROR or number < first:
-                    continue
-                code = -struct.unpack_from("=i", body)[0]
-                if code and refused is None:
-                    refused = code, _ext_ack(body), number - first
-                if number == last:
-                    return refused
-
-    def _dump(self, kind: int, body: bytes) -> list[bytes]:
-        """Return the bodies of a dump; a dump that changes were made during is taken again."""
-        for _attempt in range(10):
-            self._sequence += 1
-            header = _HEADER.pack(16 + len(body), kind, _REQUEST | _DUMP, self._sequence, 0)
-            self._socket.send(header + body)
-            bodies, interrupted = self._receive_dump()
-            if not interrupted:
-                return bodies
-        return bodies
-
-    def _receive_dump(self) -> tuple[list[bytes], bool]:
-        bodies: list[bytes] = []
-        interrupted = False
-        while True:
-            for kind, flags, number, body in _messages(self._socket.recv(1 << 18)):
-                if number != self._sequence:
-                    continue
-                interrupted |= bool(flags & _DUMP_INTR)
-                if kind not in (_NLMSG_ERROR, _NLMSG_DONE):
-                    bodies.append(body)
-                    continue
-                code = -struct.unpack_from("=i", body)[0]
-                if code > 0 and code not in _NOTHING_THERE:
-                    raise NetlinkError(code, os.strerror(code))
-                return bodies, interrupted
+def removes(request: bytes) -> bool:
+    """Tell whether a request removes something."""
+    return _HEADER.unpack_from(request)[1] in (RTM_DELROUTE, RTM_DELRULE)
 
 
 def parse_route(body: bytes) -> Route | None:
@@ -238,7 +150,7 @@ def parse_route(body: bytes) -> Route | None:
     family, length, _, _, table, protocol, _, kind, flags = _RTMSG.unpack_from(body)
     if kind not in (RTN_UNICAST, RTN_THROW) or flags & 0x200:  # RTM_F_CLONED
         return None
-    destination = b"\0" * (4 if family == socket.AF_INET else 16)
+    destination = b"\0" * (4 if family == AF_INET else 16)
     oif = priority = mtu = 0
     quickack = False
     gateway: Address | None = None
@@ -292,7 +204,7 @@ def parse_rule(body: bytes) -> Rule:
     )  # fmt: skip
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
     """Yield (type, flags, sequence, body) of each message of a packet."""
     at = 0
     while at + 16 <= len(data):
@@ -312,14 +224,14 @@ def _attributes(data: bytes, at: int) -> Iterable[tuple[int, bytes]]:
         at += (length + 3) & ~3
 
 
-def _ext_ack(body: bytes) -> str:
-    """Return the kernel's own words (NLMSGERR_ATTR_MSG), which follow the capped request header."""
-    code = struct.unpack_from("=i", body)[0]
-    if not code:
-        return ""
+def refusal(body: bytes) -> tuple[int, str]:
+    """Return errno (0: done) and the kernel's own words of an NLMSG_ERROR (or NLMSG_DONE) message."""
+    code = -int(struct.unpack_from("=i", body)[0])
+    if code <= 0 or len(body) < 20:
+        return max(code, 0), ""
     length = _U32.unpack_from(body, 4)[0]
     for start in (20, 4 + ((length + 3) & ~3)):  # with and without NETLINK_CAP_ACK
         for name, value in _attributes(body, start):
             if name == 1 and value.endswith(b"\0") and value[:-1].isascii():
-                return value[:-1].decode()
-    return ""
+                return code, value[:-1].decode()
+    return code, ""
