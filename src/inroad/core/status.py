@@ -11,6 +11,7 @@ import msgspec
 
 SOCKET_PATH = "/run/inroad/daemon.sock"
 STATE_DIRECTORY = "/run/inroad"
+JOURNAL_PATH = "/run/inroad/journal.json"
 
 
 class ConnectRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -85,10 +86,14 @@ class TunnelStatus(msgspec.Struct):
 
 
 class Status(msgspec.Struct, tag="status", omit_defaults=False):
-    """The truth about the session as the daemon knows it; `connected` false means all else is empty."""
+    """The truth about the session as the daemon knows it; `connected` false means all else is empty.
+
+    `service`: the daemon stays when the session ends; else it ends itself after a quit.
+    """
 
     connected: bool = False
     state: str = "disconnected"
+    service: bool = False
     since: str = ""
     version: str = ""
     user: str = ""

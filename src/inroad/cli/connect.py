@@ -1,0 +1,117 @@
+"""`inroad connect`: ask the daemon for a connection, starting it first when none runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import click
+import msgspec
+
+from inroad.cli.daemon_client import DaemonClient, NoDaemon
+from inroad.cli.options import print_json, with_output
+from inroad.core.errors import InroadError, Interrupted, by_code
+from inroad.core.status import ConnectRequest, Outcome, Progress
+
+STARTS = 3
+"""Attempts to reach a daemon: the one that answered may just be ending after somebody's quit."""
+
+
+@click.command()
+@click.option("--kubeconfig", metavar="FILE", default="", help="Instead of KUBECONFIG or ~/.kube/config.")
+@click.option("--context", default="", help="A context of the kubeconfig; its current one by default.")
+@click.option("-n", "--namespace", default="", help="The namespace to be in; the context's by default.")
+@click.option("--manager-namespace", default="", help="Where the traffic-manager runs (inroad).")
+@with_output
+def connect(*, kubeconfig: str, context: str, namespace: str, manager_namespace: str, as_json: bool) -> None:
+    """Make this workstation part of a cluster's network.
+
+    Connected already: says so, or changes the namespace.
+    """
+    from inroad.cli.environment import credential_environment  # noqa: PLC0415
+
+    request = ConnectRequest(
+        kubeconfig=str(Path(kubeconfig).expanduser().absolute()) if kubeconfig else "",
+        context=context,
+        namespace=namespace,
+        manager_namespace=manager_namespace,
+        directory=_directory(),
+        environment=credential_environment(os.environ),
+    )
+    outcome = _connect_or_put_back(DaemonClient(), request, as_json=as_json)
+    if as_json:
+        body: dict[str, object] = msgspec.to_builtins(outcome.status)
+        print_json(body | {"change": outcome.change, "elapsed_ms": outcome.elapsed_ms})
+        return
+    from inroad.cli.render import outcome_text  # noqa: PLC0415
+
+    click.echo(outcome_text(outcome))
+
+
+def _directory() -> str:
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:  # it was removed under us
+        return "/"
+
+
+def _connect_or_put_back(client: DaemonClient, request: ConnectRequest, *, as_json: bool) -> Outcome:
+    """Connect; a signal meanwhile ends the attempt, but never a session that was there before."""
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        signal.signal(number, _interrupt)
+    was_connected = True
+    try:
+        was_connected = _ensure_daemon(client)
+        return _ask(client, request, as_json=as_json)
+    except KeyboardInterrupt:
+        if was_connected:
+            raise Interrupted("interrupted; the connection is as it was", "inroad status") from None
+        try:
+            if not client.quit().service:
+                client.wait_gone(10.0)
+        except NoDaemon:
+            pass
+        raise Interrupted("interrupted; the host is as it was") from None
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    del number, frame
+    raise KeyboardInterrupt
+
+
+def _ensure_daemon(client: DaemonClient) -> bool:
+    """Start the daemon if none runs; return whether it has a session already."""
+    try:
+        return client.status().connected
+    except NoDaemon:
+        from inroad.cli.launch import start_daemon  # noqa: PLC0415 - most connects find a daemon or need it once
+
+        start_daemon()
+        return False
+
+
+def _ask(client: DaemonClient, request: ConnectRequest, *, as_json: bool) -> Outcome:
+    from inroad.cli.progress import reporter  # noqa: PLC0415
+
+    for attempt in range(1, STARTS + 1):
+        started = False
+        try:
+            with reporter(as_json=as_json) as shown:
+                for line in client.connect(request):
+                    started = True
+                    if isinstance(line, Progress):
+                        shown.step(line)
+                    elif isinstance(line, Outcome):
+                        return line
+                    else:
+                        raise by_code(line.code, line.message, line.remedy)
+        except NoDaemon as gone:
+            if started or attempt == STARTS:
+                raise InroadError(
+                    f"the daemon ended while it connected ({gone})", "see /run/inroad/daemon.log"
+                ) from None
+            _ensure_daemon(client)
+    raise AssertionError("unreachable: the last attempt returns or raises")

@@ -1,0 +1,125 @@
+"""The CLI's side of the daemon's Unix socket: HTTP with JSON bodies, as `core/status.py` says."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+from collections.abc import Iterator
+from typing import TypeVar
+
+import msgspec
+
+from inroad.cli.choose import connect_socket
+from inroad.core.errors import InroadError, NoPrivilege, by_code
+from inroad.core.status import SOCKET_PATH, ConnectRequest, Failure, Line, Status
+
+ANSWER_TIMEOUT = 30.0
+"""Seconds for an answer to `status` and `quit`; a connect may take as long as it reports progress."""
+
+T = TypeVar("T")
+
+
+class NoDaemon(Exception):
+    """Nothing listens on the daemon's socket, or what did has just ended."""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("inroad", timeout=timeout)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = connect_socket(self.path, self.timeout)
+
+
+class DaemonClient:
+    """Speaks to the daemon at `path`. Every call raises `NoDaemon` when none answers.
+
+    Calls raise the `InroadError` that the daemon answered with.
+    """
+
+    def __init__(self, path: str = SOCKET_PATH) -> None:
+        self.path = path
+
+    def status(self) -> Status:
+        """Return what the daemon knows."""
+        return self._call("GET", "/v1/status", Status)
+
+    def quit(self) -> Status:
+        """End the session; returns what there was once the host is as it was before."""
+        return self._call("POST", "/v1/quit", Status)
+
+    def wait_gone(self, timeout: float) -> None:
+        """Return when the daemon that listens now has closed its socket, or after `timeout` seconds."""
+        with contextlib.suppress(OSError), contextlib.closing(connect_socket(self.path, timeout)) as sock:
+            sock.recv(1)
+
+    def connect(self, request: ConnectRequest) -> Iterator[Line]:
+        """Ask for a connection and yield each line of the answer as it comes."""
+        with (
+            _translated(self.path),
+            contextlib.closing(_UnixConnection(self.path, ANSWER_TIMEOUT)) as connection,
+        ):
+            connection.request("POST", "/v1/connect", msgspec.json.encode(request))
+            connection.sock.settimeout(None)
+            response = connection.getresponse()
+            decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
+            ended = False
+            while text := response.readline():
+                line = decoder.decode(text)
+                ended = not _is_progress(line)
+                yield line
+            if not ended:
+                raise NoDaemon("the daemon ended before it answered")
+
+    def _call(self, method: str, path: str, answer: type[T]) -> T:
+        with (
+            _translated(self.path),
+            contextlib.closing(_UnixConnection(self.path, ANSWER_TIMEOUT)) as connection,
+        ):
+            connection.request(method, path)
+            response = connection.getresponse()
+            body = response.read()
+            if response.status == http.client.OK:
+                return msgspec.json.decode(body, type=answer)
+            failure = msgspec.json.decode(body, type=Failure)
+            raise by_code(failure.code, failure.message, failure.remedy)
+
+
+def _is_progress(line: Line) -> bool:
+    return type(line).__name__ == "Progress"
+
+
+@contextlib.contextmanager
+def _translated(path: str) -> Iterator[None]:
+    """Turn what can go wrong on the socket into `NoDaemon` or an `InroadError`."""
+    try:
+        yield
+    except PermissionError:
+        raise NoPrivilege(
+            "the inroad daemon on this machine serves another user",
+            "ask them to run inroad quit, or use sudo",
+        ) from None
+    except TimeoutError:
+        raise InroadError(
+            f"the daemon at {path} did not answer within {ANSWER_TIMEOUT:.0f} s",
+            "its log is /run/inroad/daemon.log",
+        ) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise NoDaemon(str(error)) from None
+    except msgspec.MsgspecError as error:
+        raise InroadError(
+            f"the daemon at {path} answered with something that is not understood: {error}",
+            "another version of it may run: inroad quit",
+        ) from None
+
+
+def is_listening(path: str = SOCKET_PATH) -> bool:
+    """Say whether some daemon accepts callers right now (even if it would refuse this one)."""
+    try:
+        connect_socket(path, 5.0).close()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
