@@ -29,7 +29,7 @@ from inroad.host.routes.rtnetlink import (
     removes,
 )
 
-_AF_NETLINK = 16  # not in `socket` on other platforms, where this file is only type-checked
+_AF_NETLINK = 16  # not in `socket` elsewhere, where this file is only type-checked
 _SOL_NETLINK, _EXT_ACK, _STRICT_CHK = 270, 11, 12
 _NOTHING_THERE = (errno.ENOENT, errno.EOPNOTSUPP, errno.EAFNOSUPPORT)
 """A dump's errors that mean: no such table (yet), or a kernel without that address family."""
@@ -54,8 +54,7 @@ class Netlink:
     def __init__(self) -> None:
         self._socket = socket.socket(_AF_NETLINK, socket.SOCK_RAW, 0)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        self._socket.setsockopt(_AF_NETLINK = 16  # not in `socket` on other platforms, where this file is only type-checked
-_SOL_NETLINK, _EXT_ACK, 1)
+        self._socket.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
         self._socket.setsockopt(_SOL_NETLINK, _STRICT_CHK, 1)  # since Linux 4.20: dumps are filtered
         self._socket.settimeout(10.0)
         self._socket.bind((0, 0))
