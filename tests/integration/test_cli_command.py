@@ -1,0 +1,100 @@
+"""The command itself, as a process, where no daemon runs: each in a mount namespace with an empty /run."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+INROAD = [sys.executable, "-I", "-m", "inroad"]
+HEAVY = ("aiohttp", "asyncio", "cryptography", "dns", "kubernetes", "pyroute2", "rich", "structlog", "uvloop")
+HIDE_SUDO = """mount -t tmpfs none /tmp && : > /tmp/sudo &&
+    mount --bind /tmp/sudo $(command -v sudo || echo /tmp/sudo)"""
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes mount namespaces")
+
+
+def run(
+    *arguments: str, prepare: str = ":", status: int = 0, user: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """Run `inroad ...` where /run is empty but for what the shell commands `prepare` make."""
+    become = f"setpriv --reuid={user} --regid={user} --clear-groups" if user else ""
+    script = f'mount -t tmpfs none /run && {prepare} && exec {become} "$@"'
+    argv = ["unshare", "--mount", "--propagation=private", "sh", "-c", script, "sh", *INROAD, *arguments]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == status, done
+    return done
+
+
+def test_status_without_a_daemon() -> None:
+    assert run("status").stdout == "Not connected\n"
+    assert json.loads(run("status", "-o", "json").stdout)["connected"] is False
+    assert run("status", "--json").stdout == run("status", "-o", "json").stdout
+
+
+@pytest.mark.parametrize("word", ["quit", "disconnect"])
+def test_quit_without_a_connection_is_no_error(word: str) -> None:
+    assert run(word).stdout == "Not connected.\n"
+    assert json.loads(run(word, "--json").stdout)["change"] == "unchanged"
+
+
+def test_status_tells_of_a_crashed_daemon() -> None:
+    done = run("status", prepare="mkdir /run/inroad && touch /run/inroad/journal.json")
+    assert "inroad quit puts the host back" in done.stdout
+
+
+def test_version() -> None:
+    assert run("version").stdout.splitlines()[1] == "daemon  not running"
+
+
+def test_wrong_usage_ends_with_2() -> None:
+    assert "No such command" in run("conect", status=2).stderr
+    assert "No such option" in run("status", "--nonsense", status=2).stderr
+
+
+def test_connect_without_sudo_names_the_command_to_type() -> None:
+    done = run("connect", prepare=HIDE_SUDO, user=65534, status=10)
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("inroad: inroad needs root")
+    assert f"{sys.executable} -I -m inroad serve daemon" in done.stderr
+
+
+def test_an_error_as_json() -> None:
+    done = run("connect", "-o", "json", prepare=HIDE_SUDO, user=65534, status=10)
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "no-privilege"
+    assert "serve daemon" in error["remedy"]
+
+
+@pytest.mark.parametrize("command", ["status", "quit", "version"])
+def test_quick_commands_import_nothing_heavy(command: str, tmp_path: Path) -> None:
+    probe = (
+        "import sys, runpy\n"
+        f"sys.argv = ['inroad', {command!r}]\n"
+        "try: runpy.run_module('inroad', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            'mount -t tmpfs none /run; exec "$@"',
+            "sh",
+            sys.executable,
+            "-c",
+            probe,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout
