@@ -113,23 +113,27 @@ def find_python() -> str:
         return sys.executable
     for name in ("python3.14", "python3.13", "python3.12", "python3.11"):
         probe = shutil.which(name)
-        if probe and subprocess.run([probe, "-c", ""], capture_output=True, check=False).returncode == 0:
+        if probe and works(probe, "-c", ""):
             return probe
     raise SetupFailed(
         f"Python {MINIMUM[0]}.{MINIMUM[1]} or newer is needed, this is {sys.version.split()[0]}"
     )
 
 
+def works(*argv: str | Path) -> bool:
+    """Say whether a command can be run and ends with 0; what it prints is nobody's business."""
+    try:
+        return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
 def make_venv() -> None:
     """Make `.venv` where there is none that works."""
-    python = VENV / "bin/python"
-    if (
-        python.exists()
-        and subprocess.run([python, "-m", "pip", "--version"], capture_output=True).returncode == 0
-    ):
+    if works(VENV / "bin/python", "-m", "pip", "--version"):
         return
     chosen = find_python()
-    if subprocess.run([chosen, "-c", "import ensurepip, venv"], capture_output=True).returncode:
+    if not works(chosen, "-c", "import ensurepip, venv"):
         install_packages(["python3-venv"])
     say(f"making .venv with {chosen}")
     subprocess.run([chosen, "-m", "venv", "--clear", str(VENV)], check=True, stdin=subprocess.DEVNULL)
