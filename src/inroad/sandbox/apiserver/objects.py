@@ -1,0 +1,199 @@
+"""The rules that all objects share: metadata, what an update may not change, how deletion goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from inroad.sandbox.apiserver import names
+from inroad.sandbox.apiserver.resources import Resource
+from inroad.sandbox.apiserver.status import Cause, invalid
+
+Json = dict[str, Any]
+
+_SYSTEM_METADATA = (
+    "uid",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+    "generateName",
+)
+_NEVER_SPEC = ("kind", "apiVersion", "metadata", "status")
+
+
+def timestamp(seconds: float) -> str:
+    """Return a time as `metadata.creationTimestamp` has it, to the second."""
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def metadata_causes(resource: Resource, metadata: Json) -> list[Cause]:
+    """Return what is wrong with an object's metadata."""
+    name = metadata.get("name")
+    if not name:
+        return [Cause.required("metadata.name", "name or generateName is required")]
+    causes = names.name_causes(resource, name)
+    return causes + names.label_causes(metadata.get("labels") or {}, "metadata.labels")
+
+
+def keep_system_fields(resource: Resource, obj: Json, old: Json, subresource: str) -> None:
+    """Carry over what an update can't change: system metadata, and status or everything but it."""
+    metadata, was = obj["metadata"], old["metadata"]
+    for key in _SYSTEM_METADATA:
+        if key in was:
+            metadata[key] = was[key]
+        else:
+            metadata.pop(key, None)
+    if subresource == "status":
+        status = obj.get("status")
+        for key in [key for key in obj if key not in ("kind", "apiVersion", "metadata")]:
+            del obj[key]
+        obj.update({key: value for key, value in old.items() if key not in _NEVER_SPEC})
+        if status is not None:
+            obj["status"] = status
+        return
+    if "status" in resource.subresources:
+        if "status" in old:
+            obj["status"] = old["status"]
+        else:
+            obj.pop("status", None)
+    if resource.generation and _wanted(obj) != _wanted(old):
+        metadata["generation"] = was.get("generation", 0) + 1
+
+
+def _wanted(obj: Json) -> Json:
+    return {key: value for key, value in obj.items() if key not in _NEVER_SPEC}
+
+
+def finished(obj: Json) -> bool:
+    """Return True for an object in deletion that nobody holds back any more."""
+    metadata = obj["metadata"]
+    return (
+        "deletionTimestamp" in metadata
+        and not metadata.get("finalizers")
+        and not obj.get("spec", {}).get("finalizers")
+        and metadata.get("deletionGracePeriodSeconds", 0) == 0
+    )
+
+
+def mark_deleted(resource: Resource, obj: Json, grace: int | None, now: float) -> bool:
+    """Mark an object as being deleted; return False when nothing holds it back and it goes at once."""
+    metadata = obj["metadata"]
+    seconds = 0
+    if resource.plural == "pods":
+        seconds = _pod_grace(obj, grace)
+    held = bool(metadata.get("finalizers")) or (
+        resource.plural == "namespaces" and bool(obj.get("spec", {}).get("finalizers"))
+    )
+    if not held and seconds == 0:
+        return False
+    earlier = metadata.get("deletionGracePeriodSeconds")
+    if "deletionTimestamp" not in metadata or (earlier is not None and seconds < earlier):
+        metadata["deletionTimestamp"] = timestamp(now + seconds)
+        metadata["deletionGracePeriodSeconds"] = seconds
+    if resource.plural == "namespaces":
+        obj["status"]["phase"] = "Terminating"
+        metadata.pop("deletionGracePeriodSeconds", None)
+    return True
+
+
+def _pod_grace(pod: Json, grace: int | None) -> int:
+    """Return how many seconds a pod may take to stop: none when it runs nowhere or has ended."""
+    spec = pod.get("spec", {})
+    if not spec.get("nodeName") or pod.get("status", {}).get("phase") in ("Failed", "Succeeded"):
+        return 0
+    if grace is not None:
+        return max(grace, 0)
+    return int(spec.get("terminationGracePeriodSeconds", 30))
+
+
+def uid_text(asked: str, actual: str) -> str:
+    """Return the text of a failed UID precondition."""
+    return f"Precondition failed: UID in precondition: {asked}, UID in object meta: {actual}"
+
+
+def validate(resource: Resource, obj: Json, old: Json | None) -> None:
+    """Check the few rules of each kind that people run into; 422 names the field."""
+    check = _CHECKS.get(resource.plural)
+    causes = check(obj, old) if check else []
+    if causes:
+        raise invalid(resource, obj["metadata"]["name"], causes)
+
+
+def _pod_causes(pod: Json, old: Json | None) -> list[Cause]:
+    causes = _container_causes(pod["spec"].get("containers") or [], "spec.containers")
+    if (
+        old is not None
+        and old["spec"].get("nodeName")
+        and (pod["spec"].get("nodeName") != old["spec"]["nodeName"])
+    ):
+        causes.append(
+            Cause.forbidden(
+                "spec",
+                "pod updates may not change fields other than "
+                "`spec.containers[*].image`,`spec.initContainers[*].image`,"
+                "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to "
+                "existing tolerations),`spec.terminationGracePeriodSeconds` (allow it "
+                "to be set to 1 if it was previously negative)",
+            )
+        )
+    return causes
+
+
+def _container_causes(containers: Sequence[Json], field: str) -> list[Cause]:
+    if not containers:
+        return [Cause.required(field)]
+    causes = []
+    seen: set[str] = set()
+    for index, container in enumerate(containers):
+        name = container.get("name")
+        if not name:
+            causes.append(Cause.required(f"{field}[{index}].name"))
+        elif name in seen:
+            causes.append(Cause.duplicate(f"{field}[{index}].name", f'"{name}"'))
+        seen.add(name or "")
+    return causes
+
+
+def _workload_causes(obj: Json, old: Json | None) -> list[Cause]:
+    spec = obj["spec"]
+    selector = spec.get("selector")
+    if not selector:
+        return [Cause.required("spec.selector")]
+    template = spec["template"]
+    labels = template["metadata"].get("labels") or {}
+    causes = []
+    if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
+        text = "{" + ",".join(f'"{key}":"{value}"' for key, value in labels.items()) + "}"
+        why = "`selector` does not match template `labels`"
+        causes.append(Cause.invalid("spec.template.metadata.labels", text, why))
+    if old is not None and old["spec"].get("selector") != selector:
+        causes.append(Cause.invalid("spec.selector", "selector", "field is immutable"))
+    causes += _container_causes(template["spec"].get("containers") or [], "spec.template.spec.containers")
+    return causes
+
+
+_CHECKS = {
+    "pods": _pod_causes,
+    "deployments": _workload_causes,
+    "replicasets": _workload_causes,
+    "statefulsets": _workload_causes,
+    "daemonsets": _workload_causes,
+}
+
+
+def service_cidr(cidrs: Sequence[str], when: str) -> Json:
+    """Return the ServiceCIDR object that a cluster starts with."""
+    ready = {
+        "type": "Ready",
+        "status": "True",
+        "lastTransitionTime": when,
+        "reason": "",
+        "message": "Kubernetes default Service CIDR is ready",
+    }
+    return {
+        "metadata": {"name": "kubernetes"},
+        "spec": {"cidrs": list(cidrs)},
+        "status": {"conditions": [ready]},
+    }

@@ -1,0 +1,338 @@
+"""Services get addresses and node ports here, as `pkg/registry/core/service` gives them out.
+
+The ranges are those of the ServiceCIDR objects, so that a range added at run time is used at once. Which
+addresses are taken is read from the services themselves: there is no second bookkeeping to go wrong.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Any
+
+from inroad.sandbox.apiserver.resources import BY_PLURAL
+from inroad.sandbox.apiserver.status import ApiError, Cause, internal, invalid
+
+Json = dict[str, Any]
+Network = IPv4Network | IPv6Network
+
+_SERVICES = BY_PLURAL["services"]
+_NODE_PORTS = range(30000, 32768)
+_TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
+_POLICIES = ("PreferDualStack", "RequireDualStack", "SingleStack")
+_DYNAMIC_OFFSET = 256
+"""The lower part of a range (at most 256 addresses) is left for addresses that people choose."""
+
+
+def family_of(address: str) -> str:
+    """Return IPv4 or IPv6."""
+    return f"IPv{ip_address(address).version}"
+
+
+class ServiceAddresses:
+    """Allocates for one cluster: its ranges in order of preference, its version (for the error texts)."""
+
+    def __init__(self, version: tuple[int, int], choose: random.Random | None = None) -> None:
+        self.version = version
+        self._random = choose or random.Random()  # noqa: S311 -- addresses, not secrets
+        self.taken: dict[str, str] = {}
+        """Every allocated address and the `namespace/name` that has it."""
+        self.ports: dict[tuple[str, int], str] = {}
+        """Every node port as (protocol, port), and who has it."""
+
+    def fill(self, obj: Json, before: Json | None, ranges: Sequence[Network]) -> None:
+        """Complete families, addresses and node ports of a new or changed service, in place; 422 or 500."""
+        name = obj["metadata"]["name"]
+        spec = obj["spec"]
+        old = before["spec"] if before else {}
+        causes = _shape_causes(spec, old)
+        if causes:
+            raise invalid(_SERVICES, name, causes)
+        if spec["type"] == "ExternalName":
+            for key in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"):
+                spec.pop(key, None)
+            return
+        _pair_addresses(spec, old)
+        self._families(name, spec, old, ranges)
+        owner = f"{obj['metadata'].get('namespace', '')}/{name}"
+        if spec.get("clusterIP") != "None":
+            self._addresses(name, owner, spec, ranges)
+        self._node_ports(name, owner, spec, old)
+
+    def note(self, obj: Json | None, before: Json | None) -> None:
+        """Account for what a committed change took and gave back."""
+        for service, take in ((before, False), (obj, True)):
+            if service is None:
+                continue
+            owner = f"{service['metadata'].get('namespace', '')}/{service['metadata']['name']}"
+            for address in service["spec"].get("clusterIPs", ()):
+                if address != "None":
+                    _book(self.taken, address, owner, take)
+            for key in _node_port_keys(service["spec"]):
+                _book(self.ports, key, owner, take)
+
+    def _families(self, name: str, spec: Json, old: Json, ranges: Sequence[Network]) -> None:
+        configured = list(dict.fromkeys(f"IPv{network.version}" for network in ranges))
+        headless = spec.get("clusterIP") == "None"
+        unselective = headless and not spec.get("selector")
+        default = old.get("ipFamilyPolicy") or ("RequireDualStack" if unselective else "SingleStack")
+        policy: str = spec.get("ipFamilyPolicy") or default
+        spec["ipFamilyPolicy"] = policy
+        addresses = [] if headless else [one for one in spec.get("clusterIPs", ()) if one]
+        families: list[str] = list(spec.get("ipFamilies") or ())
+        if old and policy == "SingleStack":
+            if addresses == old.get("clusterIPs"):
+                addresses = addresses[:1]
+                spec["clusterIPs"] = addresses or spec.get("clusterIPs", [])[:1]
+            if families == old.get("ipFamilies"):
+                families = families[:1]
+        causes = _policy_causes(policy, addresses, families)
+        for index, address in enumerate(addresses[len(families) :], len(families)):
+            if family_of(address) in configured:
+                families.append(family_of(address))
+            else:
+                causes.append(
+                    Cause.invalid(
+                        f"spec.clusterIPs[{index}]",
+                        self._list_text(spec["clusterIPs"]),
+                        f"{family_of(address)} is not configured on this cluster",
+                    )
+                )
+        if not unselective:
+            if policy == "RequireDualStack" and len(configured) < 2:
+                why = "this cluster is not configured for dual-stack services"
+                causes.append(Cause.invalid("spec.ipFamilyPolicy", f'"{policy}"', why))
+            causes += [
+                Cause.invalid(f"spec.ipFamilies[{index}]", f'"{family}"', "not configured on this cluster")
+                for index, family in enumerate(families)
+                if family not in configured
+            ]
+        if causes:
+            raise invalid(_SERVICES, name, causes)
+        families = families or configured[:1]
+        if policy != "SingleStack" and len(families) == 1 and (unselective or len(configured) == 2):
+            families.append("IPv6" if families[0] == "IPv4" else "IPv4")
+        spec["ipFamilies"] = families
+        if headless:
+            spec["clusterIPs"] = ["None"]
+
+    def _addresses(self, name: str, owner: str, spec: Json, ranges: Sequence[Network]) -> None:
+        wanted = list(spec.get("clusterIPs") or ())
+        result = []
+        for index, family in enumerate(spec["ipFamilies"]):
+            inside = [network for network in ranges if f"IPv{network.version}" == family]
+            if index < len(wanted) and wanted[index]:
+                result.append(self._claim(name, owner, spec, wanted[index], inside))
+            else:
+                result.append(self._next(inside))
+        spec["clusterIPs"] = result
+        spec["clusterIP"] = result[0]
+
+    def _claim(self, name: str, owner: str, spec: Json, address: str, ranges: Sequence[Network]) -> str:
+        address = str(ip_address(address))
+        if self.taken.get(address) == owner:
+            return address
+        if not any(_usable(network, address) for network in ranges):
+            raise self._outside(name, spec, address, ranges)
+        if address in self.taken:
+            raise self._not_allocated(name, spec, address, "provided IP is already allocated")
+        return address
+
+    def _next(self, ranges: Sequence[Network]) -> str:
+        for network in ranges:
+            first, last = 1, network.num_addresses - (2 if network.version == 4 else 1)
+            last = min(last, 1 << 16)  # kube-apiserver too hands out at most 65,536 of an IPv6 range
+            offset = min(max(16, network.num_addresses // 16), _DYNAMIC_OFFSET)
+            for low, high in ((offset, last), (first, min(offset, last))):
+                address = self._random_free(network, low, high)
+                if address:
+                    return address
+        raise internal("failed to allocate a serviceIP: range is full")
+
+    def _random_free(self, network: Network, low: int, high: int) -> str:
+        """Return a free address between two offsets, starting at a random one; '' when all are taken."""
+        size = high - low + 1
+        if size <= 0:
+            return ""
+        start = self._random.randrange(size)
+        for step in range(size):
+            address = str(network[low + (start + step) % size])
+            if address not in self.taken:
+                return address
+        return ""
+
+    def _outside(self, name: str, spec: Json, address: str, ranges: Sequence[Network]) -> ApiError:
+        """Return the error for an address that no range holds: clients read the range from it."""
+        valid = str(ranges[0]) if ranges else ""
+        if self.version < (1, 20):
+            why = f"provided IP is not in the valid range. The range of valid IPs is {valid}"
+            return invalid(_SERVICES, name, [Cause.invalid("spec.clusterIP", f'"{address}"', why)])
+        if self.version < (1, 22):
+            why = (
+                f"failed to allocated ip:{address} with error:provided IP is not in the valid range. "
+                f"The range of valid IPs is {valid}"
+            )
+            value = self._list_text(spec["clusterIPs"])
+            return invalid(_SERVICES, name, [Cause.invalid("spec.clusterIPs", value, why)])
+        if self.version >= (1, 33):  # ServiceCIDR objects: the allocator no longer knows one range
+            why = "the provided network does not match the current range"
+        else:
+            why = f"the provided IP ({address}) is not in the valid range. The range of valid IPs is {valid}"
+        return self._not_allocated(name, spec, address, why)
+
+    def _not_allocated(self, name: str, spec: Json, address: str, why: str) -> ApiError:
+        value = self._list_text(spec["clusterIPs"])
+        cause = Cause.invalid("spec.clusterIPs", value, f"failed to allocate IP {address}: {why}")
+        return invalid(_SERVICES, name, [cause])
+
+    def _list_text(self, values: Iterable[str]) -> str:
+        """Print a list as the version does: Go's %#v at first, JSON since 1.33."""
+        inside = ", ".join(f'"{value}"' for value in values)
+        return f"[{inside}]".replace(", ", ",") if self.version >= (1, 33) else f"[]string{{{inside}}}"
+
+    def _node_ports(self, name: str, owner: str, spec: Json, old: Json) -> None:
+        if spec["type"] not in ("NodePort", "LoadBalancer"):
+            for port in spec.get("ports", ()):
+                port.pop("nodePort", None)
+            return
+        kept = {(p.get("protocol"), p.get("port")): p.get("nodePort") for p in old.get("ports", ())}
+        for index, port in enumerate(spec.get("ports", ())):
+            wanted = port.get("nodePort") or kept.get((port["protocol"], port["port"]))
+            if not wanted:
+                port["nodePort"] = self._free_port(port["protocol"])
+                continue
+            field = f"spec.ports[{index}].nodePort"
+            if wanted not in _NODE_PORTS:
+                why = "provided port is not in the valid range. The range of valid ports is 30000-32767"
+                raise invalid(_SERVICES, name, [Cause.invalid(field, str(wanted), why)])
+            if self.ports.get((port["protocol"], wanted), owner) != owner:
+                why = "provided port is already allocated"
+                raise invalid(_SERVICES, name, [Cause.invalid(field, str(wanted), why)])
+            port["nodePort"] = wanted
+
+    def _free_port(self, protocol: str) -> int:
+        start = self._random.randrange(len(_NODE_PORTS))
+        for step in range(len(_NODE_PORTS)):
+            port = _NODE_PORTS[(start + step) % len(_NODE_PORTS)]
+            if (protocol, port) not in self.ports:
+                self.ports[protocol, port] = ""
+                return port
+        raise internal("failed to allocate a nodePort: range is full")
+
+
+def parse_ranges(cidrs: Iterable[str]) -> list[Network]:
+    """Return CIDR texts as networks."""
+    return [ip_network(cidr) for cidr in cidrs]
+
+
+def _usable(network: Network, address: str) -> bool:
+    one = ip_address(address)
+    if one.version != network.version or one not in network or one == network.network_address:
+        return False
+    return network.version == 6 or one != network.broadcast_address
+
+
+def _book(table: dict[Any, str], key: Any, owner: str, take: bool) -> None:
+    if take:
+        table[key] = owner
+    elif table.get(key) == owner:
+        del table[key]
+
+
+def _node_port_keys(spec: Json) -> list[tuple[str, int]]:
+    return [
+        (port.get("protocol", "TCP"), port["nodePort"])
+        for port in spec.get("ports", ())
+        if port.get("nodePort")
+    ]
+
+
+def _pair_addresses(spec: Json, old: Json) -> None:
+    """Keep `clusterIP` and `clusterIPs[0]` the same, whichever the caller wrote; old addresses stay."""
+    single, several = spec.get("clusterIP") or "", list(spec.get("clusterIPs") or ())
+    if not single and not several and old:
+        single, several = old.get("clusterIP", ""), list(old.get("clusterIPs", ()))
+    if single and not several:
+        several = [single]
+    if several and not single:
+        single = several[0]
+    if single:
+        spec["clusterIP"], spec["clusterIPs"] = single, several
+    else:
+        spec.pop("clusterIP", None)
+        spec.pop("clusterIPs", None)
+
+
+def _shape_causes(spec: Json, old: Json) -> list[Cause]:
+    """Return what is wrong with a service before any address is looked at."""
+    if spec["type"] not in _TYPES:
+        return [Cause.unsupported("spec.type", spec["type"], _TYPES)]
+    causes = _port_causes(spec)
+    if spec["type"] == "ExternalName":
+        if not spec.get("externalName"):
+            causes.append(Cause.required("spec.externalName"))
+        return causes
+    if spec.get("ipFamilyPolicy") not in (None, *_POLICIES):
+        causes.append(Cause.unsupported("spec.ipFamilyPolicy", spec["ipFamilyPolicy"], _POLICIES))
+    for index, address in enumerate(spec.get("clusterIPs") or filter(None, [spec.get("clusterIP")])):
+        if address and address != "None" and not _is_address(address):
+            why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+            causes.append(Cause.invalid(f"spec.clusterIPs[{index}]", f'"{address}"', why))
+    had, has = old.get("clusterIP"), spec.get("clusterIP")
+    if had and has and had != has and old.get("type") != "ExternalName":
+        causes.append(Cause.invalid("spec.clusterIP", f'"{has}"', "field is immutable"))
+    return causes
+
+
+def _port_causes(spec: Json) -> list[Cause]:
+    ports = spec.get("ports") or []
+    if not ports and spec["type"] != "ExternalName" and spec.get("clusterIP") != "None":
+        return [Cause.required("spec.ports")]
+    causes = []
+    seen: set[tuple[object, object]] = set()
+    names: set[str] = set()
+    for index, port in enumerate(ports):
+        field = f"spec.ports[{index}]"
+        if len(ports) > 1 and not port.get("name"):
+            causes.append(Cause.required(f"{field}.name"))
+        elif port.get("name") in names:
+            causes.append(Cause.duplicate(f"{field}.name", f'"{port["name"]}"'))
+        names.add(port.get("name", ""))
+        number = port.get("port")
+        if not isinstance(number, int) or not 0 < number < 65536:
+            why = "must be between 1 and 65535, inclusive"
+            causes.append(Cause.invalid(f"{field}.port", str(number or 0), why))
+        if port["protocol"] not in ("TCP", "UDP", "SCTP"):
+            causes.append(Cause.unsupported(f"{field}.protocol", port["protocol"], ("SCTP", "TCP", "UDP")))
+        if (number, port["protocol"]) in seen:
+            body = f'{{"port":{number},"protocol":"{port["protocol"]}"}}'
+            causes.append(Cause.duplicate(field, body))
+        seen.add((number, port["protocol"]))
+    return causes
+
+
+def _policy_causes(policy: str, addresses: Sequence[str], families: Sequence[str]) -> list[Cause]:
+    causes = []
+    if policy == "SingleStack":
+        text = "must be 'RequireDualStack' or 'PreferDualStack' when multiple {} are specified"
+        if len(addresses) == 2:
+            why = text.format("cluster IPs")
+            causes.append(Cause.invalid("spec.ipFamilyPolicy", f'"{policy}"', why))
+        if len(families) == 2:
+            why = text.format("IP families")
+            causes.append(Cause.invalid("spec.ipFamilyPolicy", f'"{policy}"', why))
+    causes += [
+        Cause.invalid(f"spec.clusterIPs[{index}]", f'"{address}"', f"expected an {family} value")
+        for index, (address, family) in enumerate(zip(addresses, families, strict=False))
+        if family_of(address) != family
+    ]
+    return causes
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
