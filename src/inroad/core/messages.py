@@ -76,7 +76,8 @@ class Connected(msgspec.Struct, frozen=True, tag="namespace"):
 class Lookup(msgspec.Struct, frozen=True, tag="lookup", omit_defaults=True):
     """Ask a name server of the cluster. `query` is a DNS message; `deadline` in ms.
 
-    `absolute`: send the name as it is, without trying the search list.
+    `absolute`: send the name as it is, without trying the search list. `bare` false: try it with the
+    search list only, never as it is (for a cluster whose name server forwards to the client's host).
     """
 
     id: int
@@ -84,6 +85,7 @@ class Lookup(msgspec.Struct, frozen=True, tag="lookup", omit_defaults=True):
     namespace: str
     deadline: int = 4_000
     absolute: bool = False
+    bare: bool = True
 
 
 class LookupReply(msgspec.Struct, frozen=True, tag="answer", omit_defaults=True):
