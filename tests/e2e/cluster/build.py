@@ -1,0 +1,128 @@
+"""Compile the cluster's programs once and keep them outside the tree.
+
+They are Go tools of public modules (go/go.mod names the releases). The directory is keyed by those files and
+the Go release, so only a machine's first run, or a changed release, builds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+MODULE = Path(__file__).parent / "go"
+VERSION_PACKAGES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+
+# In this order, so that what the first ones compile the later ones find compiled.
+PROGRAMS = {
+    "pause": "./pause",
+    "etcd": "go.etcd.io/etcd/server/v3",
+    "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
+    "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
+    "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
+    "kubelet": "k8s.io/kubernetes/cmd/kubelet",
+    "kube-proxy": "k8s.io/kubernetes/cmd/kube-proxy",
+    "kubectl": "k8s.io/kubernetes/cmd/kubectl",
+    "coredns": "./coredns",
+}
+NEEDED_BYTES = 6 << 30
+
+Say = Callable[[str], None]
+
+
+class BuildFailed(RuntimeError):
+    """The programs could not be built; the message says what is missing or what Go said."""
+
+
+def release() -> str:
+    """Return the Kubernetes release that go.mod names, such as `v1.34.4`."""
+    found = re.search(r"^\s*k8s\.io/kubernetes (v\S+)", (MODULE / "go.mod").read_text(), re.MULTILINE)
+    if not found:
+        raise BuildFailed(f"{MODULE}/go.mod names no k8s.io/kubernetes")
+    return found[1]
+
+
+def go_version() -> str:
+    """Return the Go release that will compile, `go1.26.1`; raise when there is none that can."""
+    go = shutil.which("go")
+    wanted = re.search(r"^go (\S+)", (MODULE / "go.mod").read_text(), re.MULTILINE)
+    need = f"Go {wanted[1] if wanted else ''} or newer builds the test cluster (once)"
+    if go is None:
+        raise BuildFailed(f"{need}, and there is no `go` in PATH. Or set INROAD_E2E_KUBECONFIG to a cluster")
+    done = subprocess.run([go, "env", "GOVERSION"], cwd=MODULE, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BuildFailed(f"{need}: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def cache_root() -> Path:
+    """Return the directory that holds all builds."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "inroad-e2e"
+
+
+def key() -> str:
+    """Return the name of this build: release, Go release, and a digest of everything that is compiled."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in MODULE.rglob("*") if p.is_file()):
+        digest.update(path.relative_to(MODULE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    digest.update("\0".join(PROGRAMS).encode())
+    return f"{release()}-{go_version()}-{digest.hexdigest()[:10]}"
+
+
+def link_flags() -> str:
+    """Return the linker flags: no symbols, and the release stamped where `--version` looks."""
+    major, minor, _ = release().removeprefix("v").split(".", 2)
+    stamps = {"gitVersion": release(), "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
+    values = [
+        f"-X {package}.{name}={value}" for package in VERSION_PACKAGES for name, value in stamps.items()
+    ]
+    return " ".join(["-s", "-w", *values])
+
+
+def binaries(say: Say = lambda line: print(line, file=sys.stderr, flush=True)) -> Path:
+    """Return the directory with all programs, building those that are missing."""
+    target = cache_root() / key()
+    if all((target / name).exists() for name in PROGRAMS):
+        return target
+    target.mkdir(parents=True, exist_ok=True)
+    with (cache_root() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two runs at once: the second one waits and finds the work done
+        missing = [name for name in PROGRAMS if not (target / name).exists()]
+        if missing:
+            _build(target, missing, say)
+    return target
+
+
+def _build(target: Path, missing: list[str], say: Say) -> None:
+    free = shutil.disk_usage(target).free
+    if free < NEEDED_BYTES:
+        raise BuildFailed(
+            f"building needs {NEEDED_BYTES >> 30} GiB below {target}, {free >> 30} GiB are free"
+        )
+    say(f"building {len(missing)} programs of Kubernetes {release()} into {target} (once)")
+    objects = cache_root() / "objects"  # kept when a build is interrupted, removed when it is done
+    environment = os.environ | {"CGO_ENABLED": "0", "GOCACHE": str(objects), "GOFLAGS": "-mod=readonly"}
+    begun = time.monotonic()
+    for number, name in enumerate(missing, start=1):
+        started = time.monotonic()
+        out = target / f".{name}.{os.getpid()}"
+        argv = ["nice", "-n", "10", "go", "build", "-trimpath", "-ldflags", link_flags(), "-o", str(out)]
+        done = subprocess.run(
+            [*argv, PROGRAMS[name]], cwd=MODULE, env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            out.unlink(missing_ok=True)
+            raise BuildFailed(f"{name} did not build:\n{done.stderr[-4000:]}")
+        out.rename(target / name)
+        size = (target / name).stat().st_size >> 20
+        say(f"  {number}/{len(missing)} {name}: {time.monotonic() - started:.0f} s, {size} MiB")
+    shutil.rmtree(objects, ignore_errors=True)
+    say(f"built in {time.monotonic() - begun:.0f} s")
