@@ -1,1 +1,6 @@
-"""To be mapped."""
+"""What starts in the cluster on behalf of a client, for traffic-manager and traffic-agent alike.
+
+    dial.py   answers the flows of a link: TCP connections, with the truth about those that fail
+    udp.py    UDP associations
+    lookup.py names
+"""

@@ -1,1 +1,10 @@
-"""To be mapped."""
+"""The tunnel: links between workstation, traffic-manager and agents that carry flows.
+
+    api.py        what a link and a flow are to the programs (start here)
+    link.py       what every link does: schedules `core.mux`, notices a dead peer, closes orderly
+    stream.py     links over TCP or Unix sockets, both ends
+    websocket.py  the client's end of a link over the API server's port-forward
+    pump.py       joins a TCP socket with a flow
+
+The format is written down in docs/protocol.md, the state machine is `core.mux`.
+"""

@@ -7,47 +7,11 @@ called from inside a call that its owner makes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import IntEnum
 from typing import Protocol
 
+from inroad.core.flows import FlowHandler, Quiet, Refusal
 
-class Refusal(IntEnum):
-    """Why the far side did not open a flow (payload of REFUSED)."""
-
-    REFUSED = 1
-    NET_UNREACHABLE = 2
-    HOST_UNREACHABLE = 3
-    PROHIBITED = 4
-    TIMED_OUT = 5
-    NOT_ALLOWED = 6  # the far side's policy: loopback, link-local, ...
-    BUSY = 7  # a bound was reached
-    BAD_REQUEST = 8
-    LINK_DOWN = 9  # made locally: the link broke before an answer came
-
-
-class FlowHandler(Protocol):
-    """What a flow tells its owner."""
-
-    def flow_opened(self) -> None:
-        """The far side accepted (only for flows opened from here)."""
-
-    def flow_refused(self, reason: Refusal, detail: str) -> None:
-        """The far side did not accept; the flow is gone."""
-
-    def flow_data(self, data: memoryview) -> None:
-        """Bytes arrived, valid during the call only. Give credit back with `Flow.consumed`."""
-
-    def flow_datagram(self, data: memoryview) -> None:
-        """One datagram arrived, whole, valid during the call only."""
-
-    def flow_eof(self) -> None:
-        """The far side will send no more bytes."""
-
-    def flow_reset(self) -> None:
-        """The flow ended abnormally; it is gone. Also when the link breaks."""
-
-    def flow_writable(self) -> None:
-        """There is room again after `Flow.write` returned False."""
+__all__ = ["Flow", "FlowHandler", "Link", "Quiet", "Refusal"]
 
 
 class Flow(Protocol):
@@ -55,15 +19,23 @@ class Flow(Protocol):
 
     id: int
     handler: FlowHandler
+    ending: bool
+    """True during the `flow_data` call that carries the last bytes: `flow_eof` follows it at once."""
 
     def accept(self) -> None:
         """Tell the opener that the flow is connected (only for flows opened by the far side)."""
 
     def refuse(self, reason: Refusal, detail: str = "") -> None:
-        """Tell the opener that the flow can't be; the flow is gone."""
+        """Tell the opener that the flow can't be; the flow is gone.
 
-    def write(self, data: bytes | bytearray | memoryview) -> bool:
-        """Send bytes (the buffer is copied or sent during the call). False: wait for `flow_writable`."""
+        A datagram flow may be refused after `accept` too: an ICMP error came back.
+        """
+
+    def write(self, data: bytes | bytearray | memoryview, eof: bool = False) -> bool:
+        """Send bytes (the buffer is copied or sent during the call). False: wait for `flow_writable`.
+
+        With `eof` nothing follows: FIN travels with these bytes and arrives with them.
+        """
 
     def write_eof(self) -> None:
         """Send FIN after what was written; the other direction stays open."""

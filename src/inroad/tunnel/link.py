@@ -1,0 +1,223 @@
+"""What every link does, whatever carries it: schedule the mux, notice a dead peer, close orderly.
+
+A carrier (socket, WebSocket) derives from `MuxLink`: it feeds received bytes to `_feed`, implements
+`_send` (take what there is room for) and calls `_room` when there is room again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+
+import structlog
+
+from inroad.core.flows import FlowHandler, Refusal
+from inroad.core.frames import ProtocolError
+from inroad.core.mux import Mux
+from inroad.core.mux_flow import Buffer, MuxFlow
+from inroad.core.mux_input import PeerClosed
+from inroad.tunnel.api import Flow
+
+log = structlog.get_logger(__name__)
+
+TICK = 5.0
+"""Seconds between two looks at the peer's liveness."""
+SILENCE = 20.0
+"""A peer that answered nothing for so many seconds, PINGs included, is dead."""
+DRAIN = 5.0
+"""Seconds that accepted bytes and the peer's goodbye may take when a link is closed orderly."""
+
+OPEN, DRAINING, SAID_GOODBYE, CLOSED = range(4)
+
+
+def _ignore_control(payload: bytes) -> None:
+    log.debug("control message without a receiver", size=len(payload))
+
+
+def _ignore_closed(reason: str) -> None:
+    log.debug("link closed", reason=reason)
+
+
+def _refuse_open(flow: Flow, request: bytes) -> FlowHandler:
+    flow.refuse(Refusal.NOT_ALLOWED, "this side opens no flows")
+    return flow.handler
+
+
+class MuxLink:
+    """Implements `tunnel.api.Link` over a `Mux`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, client: bool) -> None:
+        self.on_open: Callable[[Flow, bytes], FlowHandler] = _refuse_open
+        self.on_control: Callable[[bytes], None] = _ignore_control
+        self.on_closed: Callable[[str], None] = _ignore_closed
+        self._loop = loop
+        self._state = OPEN
+        self._reason = ""
+        self._mux = Mux(client=client, send=self._send, wake=self._wake)
+        self._mux.on_open = self._opened
+        self._mux.on_control = self._control
+        self._mux.on_handler_error = self._handler_error
+        self._mux.last_receive = time.monotonic()
+        self._mux.ping(self._mux.last_receive)
+        self._tick_handle = loop.call_later(TICK, self._tick)
+
+    # For the owner
+
+    def open(self, request: bytes, handler: FlowHandler) -> Flow:
+        """Open a flow; bytes may be written at once, they wait for `OPENED` on this side."""
+        flow = self._mux.open(request, handler) if self._state == OPEN else None
+        if flow is None:
+            flow = MuxFlow(self._mux, 0, handler, 0)
+            flow.gone = True
+            reason = self._reason or "the flow ids of this link are used up"
+            self._loop.call_soon(handler.flow_refused, Refusal.LINK_DOWN, reason)
+        return flow
+
+    def send_control(self, payload: bytes) -> None:
+        """Send a control message; it overtakes bulk data."""
+        if self._state == OPEN:
+            self._mux.send_control(payload)
+
+    def close(self, reason: str = "") -> None:
+        """Close the link orderly: accepted bytes are sent first, then the peer is told why."""
+        if self._state == OPEN:
+            self._state = DRAINING
+            self._reason = reason or "closed"
+            self._loop.call_later(DRAIN, self._down, self._reason)
+            self._wake()
+
+    def stats(self) -> dict[str, float]:
+        """Return rtt_ms, bytes_in, bytes_out, flows, dropped_datagrams."""
+        mux = self._mux
+        return {
+            "rtt_ms": mux.rtt * 1000,
+            "bytes_in": mux.bytes_in,
+            "bytes_out": mux.bytes_out,
+            "flows": len(mux.flows),
+            "dropped_datagrams": mux.dropped_datagrams,
+        }
+
+    # For the carrier
+
+    def _send(self, parts: list[Buffer]) -> int:
+        """Send or copy the buffers; return how many bytes were taken. Must not raise."""
+        raise NotImplementedError
+
+    def _end_output(self) -> None:
+        """Tell the peer's end of the carrier that no more bytes will come."""
+        raise NotImplementedError
+
+    def _release(self) -> None:
+        """Close the carrier; nothing of it may call back afterwards."""
+        raise NotImplementedError
+
+    def _feed(self, data: memoryview) -> None:
+        """Bytes came."""
+        now = time.monotonic()
+        try:
+            self._mux.receive(data, now)
+            self._mux.flush(now)
+        except ProtocolError as error:
+            self._broke(f"protocol error: {error}")
+        except PeerClosed as goodbye:
+            self._down(str(goodbye))
+        if self._state == DRAINING:
+            self._drain()
+
+    def _room(self) -> None:
+        """`_send` can take bytes again."""
+        if self._state == CLOSED:
+            return
+        try:
+            self._mux.writable(time.monotonic())
+        except ProtocolError as error:
+            self._broke(f"protocol error: {error}")
+        if self._state == DRAINING:
+            self._drain()
+
+    def _lost(self, reason: str) -> None:
+        """The carrier ended: by its error, or because the peer closed it."""
+        self._down(self._reason or reason)
+
+    # Life
+
+    def _wake(self) -> None:
+        self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._state == CLOSED:
+            return
+        try:
+            self._mux.flush(time.monotonic())
+        except ProtocolError as error:
+            self._broke(f"protocol error: {error}")
+        if self._state == DRAINING:
+            self._drain()
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        silent = now - self._mux.last_receive
+        if silent > SILENCE:
+            self._down(f"the peer has been silent for {silent:.0f} s")
+            return
+        if silent >= TICK:
+            self._mux.ping(now)
+        self._tick_handle = self._loop.call_later(TICK, self._tick)
+
+    def _drain(self) -> None:
+        if self._mux.drained():
+            self._state = SAID_GOODBYE
+            self._mux.goodbye(self._reason)
+            self._mux.flush(time.monotonic())
+            self._end_output()
+
+    def _broke(self, reason: str) -> None:
+        """The peer broke the protocol: tell it, as far as that goes, and end."""
+        if self._state != CLOSED:
+            log.warning("tunnel link ended", reason=reason)
+            self._mux.goodbye(reason)
+            with contextlib.suppress(ProtocolError):
+                self._mux.flush(time.monotonic())
+        self._down(reason)
+
+    def _down(self, reason: str) -> None:
+        if self._state == CLOSED:
+            return
+        self._state = CLOSED
+        self._reason = reason
+        self._tick_handle.cancel()
+        self._release()
+        # Later, because the owner of a flow may be the one who is calling.
+        self._loop.call_soon(self._tell_owners)
+
+    def _tell_owners(self) -> None:
+        for flow in self._mux.abandon():
+            try:
+                if flow.ours and not flow.opened:
+                    flow.handler.flow_refused(Refusal.LINK_DOWN, self._reason)
+                else:
+                    flow.handler.flow_reset()
+            except Exception as error:
+                self._handler_error(error)
+        self.on_closed(self._reason)
+
+    # Between the mux and the owner
+
+    def _opened(self, flow: MuxFlow, request: bytes) -> FlowHandler | None:
+        if self._state != OPEN:
+            flow.refuse(Refusal.LINK_DOWN, self._reason)
+            return None
+        return self.on_open(flow, request)
+
+    def _control(self, payload: bytes) -> None:
+        if self._state != OPEN:
+            return
+        try:
+            self.on_control(payload)
+        except Exception as error:
+            self._handler_error(error)
+
+    def _handler_error(self, error: Exception) -> None:
+        log.error("a flow's owner failed", exc_info=error)

@@ -1,0 +1,242 @@
+"""Joins a TCP socket with a flow, both ways: what the kernel does for a relay written in C.
+
+Half-close passes each way, a reset stays a reset (never a FIN, never a hang), and back-pressure goes
+through: the socket is not read while the flow can't send, and credit goes back to the far side only
+when bytes have left for the kernel. One read buffer serves all pumps of a thread, because nothing is
+kept in it after the call that filled it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import struct
+import threading
+
+from inroad.core.flows import Refusal
+from inroad.tunnel.api import Flow
+
+READ_SIZE = 256 * 1024
+YOUNG_READS = 2
+"""So many first reads look for the end of the stream at once, to send FIN with the last bytes."""
+_AGAIN = (errno.EAGAIN, errno.EINTR, errno.EWOULDBLOCK)
+_MSG_MORE = getattr(socket, "MSG_MORE", 0)
+_ABORT = struct.pack("ii", 1, 0)
+_KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 8))
+_shared = threading.local()
+
+
+def shared_buffer() -> memoryview:
+    """This thread's read buffer; nobody keeps anything in it."""
+    try:
+        buffer: memoryview = _shared.buffer
+    except AttributeError:
+        buffer = _shared.buffer = memoryview(bytearray(READ_SIZE))
+    return buffer
+
+
+class SocketPump:
+    """A socket and its flow until both directions have ended. Implements `FlowHandler`."""
+
+    __slots__ = (
+        "_buffer",
+        "_closed",
+        "_eof_from_flow",
+        "_eof_from_socket",
+        "_flow",
+        "_loop",
+        "_out",
+        "_reading",
+        "_reads",
+        "_sock",
+        "_waiting",
+        "_writing",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, flow: Flow) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._flow = flow
+        self._buffer = shared_buffer()
+        self._out: bytearray | None = None
+        self._reads = 0
+        self._waiting = False
+        self._reading = False
+        self._writing = False
+        self._eof_from_socket = False
+        self._eof_from_flow = False
+        self._closed = False
+
+    @classmethod
+    def attach(cls, loop: asyncio.AbstractEventLoop, sock: socket.socket, flow: Flow) -> SocketPump:
+        """Join them; the pump owns the socket from here on and becomes the flow's handler."""
+        tune(sock)
+        pump = cls(loop, sock, flow)
+        flow.handler = pump
+        pump._read_on()
+        return pump
+
+    # From the socket to the flow
+
+    def _read_on(self) -> None:
+        if not self._reading and not self._eof_from_socket and not self._closed:
+            self._reading = True
+            self._loop.add_reader(self._sock, self._readable)
+
+    def _read_no_more(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._sock)
+
+    def _readable(self) -> None:
+        if self._waiting:
+            # Only now: most waits end before the next byte comes, and cost no system call.
+            self._read_no_more()
+            return
+        buffer = self._buffer
+        eof = False
+        try:
+            size = self._sock.recv_into(buffer)
+            if self._reads < YOUNG_READS and size:
+                self._reads += 1
+                more = self._more(size)
+                eof = more == 0
+                size += max(more, 0)
+        except OSError as error:
+            if error.errno not in _AGAIN:
+                self._fail()
+            return
+        if not size or eof:
+            self._eof_from_socket = True
+            self._read_no_more()
+        if not size:
+            self._flow.write_eof()
+        else:
+            self._waiting = not self._flow.write(buffer[:size], eof)
+        if self._eof_from_socket:
+            self._check_finished()
+
+    def _more(self, size: int) -> int:
+        """Read what follows the first bytes: a size, 0 at the end of the stream, -1 for nothing yet."""
+        if size == READ_SIZE:
+            return -1
+        try:
+            return self._sock.recv_into(self._buffer[size:])
+        except OSError as error:
+            if error.errno not in _AGAIN:
+                raise
+            return -1
+
+    def flow_writable(self) -> None:
+        """Read the socket again."""
+        self._waiting = False
+        self._read_on()
+
+    # From the flow to the socket
+
+    def flow_data(self, data: memoryview) -> None:
+        """Send, and keep what does not fit: the flow's credit bounds it."""
+        if self._out:
+            self._out += data
+            return
+        try:
+            sent = self._sock.send(data, _MSG_MORE if self._flow.ending else 0)
+        except OSError as error:
+            if error.errno not in _AGAIN:
+                self._fail()
+                return
+            sent = 0
+        if sent:
+            self._flow.consumed(sent)
+        if sent < len(data):
+            self._out = bytearray(data[sent:])
+            self._writing = True
+            self._loop.add_writer(self._sock, self._writable)
+
+    def _writable(self) -> None:
+        out = self._out or bytearray()
+        last = self._eof_from_flow and len(out) <= READ_SIZE
+        try:
+            with memoryview(out)[:READ_SIZE] as view:
+                sent = self._sock.send(view, _MSG_MORE if last else 0)
+        except OSError as error:
+            if error.errno not in _AGAIN:
+                self._fail()
+            return
+        del out[:sent]
+        self._flow.consumed(sent)
+        if not out:
+            self._out = None
+            self._writing = False
+            self._loop.remove_writer(self._sock)
+            if self._eof_from_flow:
+                self._end_output()
+
+    def flow_eof(self) -> None:
+        """Close the socket's sending side once everything was sent."""
+        self._eof_from_flow = True
+        if not self._out:
+            self._end_output()
+
+    def _end_output(self) -> None:
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+        self._check_finished()
+
+    # The end
+
+    def _check_finished(self) -> None:
+        if self._eof_from_socket and self._eof_from_flow and not self._out:
+            self._close()
+
+    def _fail(self) -> None:
+        """The socket was reset, or timed out: so is the flow."""
+        self._flow.reset()
+        self._close()
+
+    def flow_reset(self) -> None:
+        """Reset the socket."""
+        self.abort()
+
+    def abort(self) -> None:
+        """Close the socket with a RST; the flow is not told."""
+        if not self._closed:
+            with contextlib.suppress(OSError):
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+            self._close()
+
+    def _close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._out = None
+        if self._reading:
+            self._loop.remove_reader(self._sock)
+        if self._writing:
+            self._loop.remove_writer(self._sock)
+        self._sock.close()
+
+    # What a pump's flow has behind it, or never sees
+
+    def flow_opened(self) -> None:
+        """Nothing to do: what was read before waits in the flow."""
+
+    def flow_refused(self, reason: Refusal, detail: str) -> None:
+        """The far side could not connect after all."""
+        self.abort()
+
+    def flow_datagram(self, data: memoryview) -> None:
+        """A TCP flow has no datagrams: drop it."""
+
+
+def tune(sock: socket.socket) -> None:
+    """Set what a relayed TCP socket needs: not blocking, no Nagle, keepalive."""
+    sock.setblocking(False)
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE:
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -1,0 +1,145 @@
+"""Links over TCP or Unix sockets, one per connection, without a layer between mux and socket.
+
+Reading and writing the socket directly (instead of through an asyncio transport) is what lets a bulk
+write go from the reader's buffer to the kernel without a copy, and tells at once how much fitted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from inroad.core.mux_flow import Buffer
+from inroad.tunnel.api import Link
+from inroad.tunnel.link import MuxLink
+
+log = structlog.get_logger(__name__)
+
+READ_SIZE = 256 * 1024
+NOT_SENT_LOWAT = 128 * 1024
+"""Unsent bytes that the kernel may hold: beyond them nothing can be overtaken any more."""
+TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 0)
+BACKLOG = 512
+_AGAIN = (errno.EAGAIN, errno.EINTR, errno.EWOULDBLOCK)
+
+
+class SocketLink(MuxLink):
+    """A link over a connected, non-blocking stream socket, which it owns."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, *, client: bool) -> None:
+        self._sock = sock
+        self._blocked = False
+        super().__init__(loop, client=client)
+        self._buffer = memoryview(bytearray(READ_SIZE))
+        # In the next turn of the loop, so that the owner can set its callbacks first.
+        loop.call_soon(self._start)
+
+    def _start(self) -> None:
+        if self._sock.fileno() >= 0:
+            self._loop.add_reader(self._sock, self._readable)
+
+    def _readable(self) -> None:
+        try:
+            size = self._sock.recv_into(self._buffer)
+        except OSError as error:
+            if error.errno not in _AGAIN:
+                self._lost(f"connection lost: {error.strerror}")
+            return
+        if size:
+            self._feed(self._buffer[:size])
+        else:
+            self._lost("the peer closed the connection")
+
+    def _send(self, parts: list[Buffer]) -> int:
+        size = sum(map(len, parts))
+        taken = 0
+        try:
+            taken = self._sock.send(parts[0]) if len(parts) == 1 else self._sock.sendmsg(parts)
+        except OSError as error:
+            if error.errno not in _AGAIN:
+                # Reading finds the reason: a reset may stand behind bytes that are still to be read.
+                log.debug("send failed", error=error.strerror)
+        if taken < size and not self._blocked:
+            self._blocked = True
+            self._loop.add_writer(self._sock, self._writable)
+        return taken
+
+    def _writable(self) -> None:
+        self._blocked = False
+        self._loop.remove_writer(self._sock)
+        self._room()
+
+    def _end_output(self) -> None:
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+
+    def _release(self) -> None:
+        if self._sock.fileno() >= 0:
+            self._loop.remove_reader(self._sock)
+            self._loop.remove_writer(self._sock)
+            self._sock.close()
+
+
+def tune(sock: socket.socket) -> None:
+    """Set what a link's socket needs: no Nagle, little unsent, not blocking."""
+    sock.setblocking(False)
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if TCP_NOTSENT_LOWAT:
+            sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, NOT_SENT_LOWAT)
+
+
+async def connect_stream(sock: socket.socket, *, client: bool = True) -> Link:
+    """Make a link over a connected stream socket; `client` is the end that connected.
+
+    Set the link's callbacks before the next `await`: reading begins in the loop's next turn.
+    """
+    tune(sock)
+    return SocketLink(asyncio.get_running_loop(), sock, client=client)
+
+
+class StreamServer:
+    """Accepts links until it is closed; links that exist live on."""
+
+    def __init__(self, sockets: Iterable[socket.socket], on_link: Callable[[Link], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_link = on_link
+        self._sockets = list(sockets)
+        for sock in self._sockets:
+            sock.setblocking(False)
+            sock.listen(BACKLOG)
+            self._loop.add_reader(sock, self._accept, sock)
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            sock, _ = listener.accept()
+        except OSError as error:
+            if error.errno not in (*_AGAIN, errno.ECONNABORTED):
+                log.warning("accept failed", error=error.strerror)
+                # Out of descriptors: the connection stays queued; do not spin on it.
+                self._loop.remove_reader(listener)
+                self._loop.call_later(0.2, self._resume, listener)
+            return
+        tune(sock)
+        self._on_link(SocketLink(self._loop, sock, client=False))
+
+    def _resume(self, listener: socket.socket) -> None:
+        if listener in self._sockets:
+            self._loop.add_reader(listener, self._accept, listener)
+
+    def close(self) -> None:
+        """Accept no more."""
+        for sock in self._sockets:
+            self._loop.remove_reader(sock)
+            sock.close()
+        self._sockets.clear()
+
+
+async def serve_stream(sockets: Iterable[socket.socket], on_link: Callable[[Link], None]) -> StreamServer:
+    """Accept links on bound stream sockets; `on_link` sets each link's callbacks before it returns."""
+    return StreamServer(sockets, on_link)

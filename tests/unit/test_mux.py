@@ -1,0 +1,378 @@
+"""Two muxes in memory: what one is told to send, the other hands to its handlers, however it is cut."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inroad.core import frames
+from inroad.core.flows import Quiet, Refusal
+from inroad.core.frames import ProtocolError, frame
+from inroad.core.mux import Mux
+from inroad.core.mux_flow import MuxFlow
+from inroad.core.mux_input import PeerClosed
+
+FLOOD = bytes(range(256)) * 4096  # 1 MiB
+
+
+class Wire:
+    """One direction: takes as much as the test allows, delivers in pieces that the test chooses."""
+
+    def __init__(self) -> None:
+        self.content = bytearray()
+        self.room = 1 << 62
+
+    def take(self, parts) -> int:
+        data = b"".join(parts)[: self.room]
+        self.room -= len(data)
+        self.content += data
+        return len(data)
+
+
+class Owner(Quiet):
+    """Records what a flow tells; consumes at once unless told to wait."""
+
+    __slots__ = ("eager", "flow", "log", "received")
+
+    def __init__(self, flow=None, eager: bool = True) -> None:
+        self.flow = flow
+        self.eager = eager
+        self.received = bytearray()
+        self.log: list = []
+
+    def flow_opened(self) -> None:
+        self.log.append("opened")
+
+    def flow_refused(self, reason, detail) -> None:
+        self.log.append(("refused", reason, detail))
+
+    def flow_data(self, data) -> None:
+        self.received += data
+        if self.eager:
+            self.flow.consumed(len(data))
+
+    def flow_datagram(self, data) -> None:
+        self.log.append(("datagram", bytes(data)))
+
+    def flow_eof(self) -> None:
+        self.log.append("eof")
+
+    def flow_reset(self) -> None:
+        self.log.append("reset")
+
+    def flow_writable(self) -> None:
+        self.log.append("writable")
+
+
+class Pair:
+    """Client and server with a wire each way. `run` carries bytes until nothing moves."""
+
+    def __init__(self, eager: bool = True, accept: bool = True, **limits) -> None:
+        self.up, self.down = Wire(), Wire()
+        self.woken: set[Mux] = set()
+        self.now = 0.0
+        self.client = Mux(client=True, send=self.up.take, wake=lambda: self.woken.add(self.client), **limits)
+        self.server = Mux(
+            client=False, send=self.down.take, wake=lambda: self.woken.add(self.server), **limits
+        )
+        self.served: list[Owner] = []
+        self.requests: list[bytes] = []
+        self.errors: list[Exception] = []
+
+        def on_open(flow: MuxFlow, request: bytes) -> Owner:
+            self.requests.append(request)
+            self.served.append(Owner(flow, eager))
+            if accept:
+                flow.accept()
+            return self.served[-1]
+
+        self.server.on_open = on_open
+        for mux in (self.client, self.server):
+            mux.on_handler_error = self.errors.append
+
+    def open(self, request: bytes = b"", eager: bool = True) -> Owner:
+        owner = Owner(eager=eager)
+        owner.flow = self.client.open(request, owner)
+        return owner
+
+    def flush(self) -> None:
+        for mux in list(self.woken):
+            self.woken.discard(mux)
+            mux.flush(self.now)
+
+    def carry(self, wire: Wire, mux: Mux, size: int | None = None) -> bool:
+        piece = bytes(wire.content[:size])
+        del wire.content[:size]
+        if piece:
+            mux.receive(memoryview(piece), self.now)
+            mux.flush(self.now)
+        return bool(piece)
+
+    def run(self) -> None:
+        moved = True
+        while moved:
+            self.flush()
+            moved = self.carry(self.up, self.server) | self.carry(self.down, self.client) | bool(self.woken)
+
+
+def test_a_conversation() -> None:
+    pair = Pair()
+    client = pair.open(b"where to")
+    assert not client.flow.write(b"early"), "nothing may go before OPENED"
+    pair.run()
+    server = pair.served[0]
+    assert pair.requests == [b"where to"]
+    assert client.log == ["opened", "writable"]
+    assert server.received == b"early"
+    assert server.flow.write(b"answer")
+    client.flow.write_eof()
+    pair.run()
+    assert client.received == b"answer"
+    assert server.log == ["eof"]
+    server.flow.write(b" and more", True)
+    pair.run()
+    assert client.received == b"answer and more"
+    assert client.log == ["opened", "writable", "eof"]
+    assert not pair.client.flows and not pair.server.flows
+
+
+def test_refusal_carries_reason_and_detail() -> None:
+    pair = Pair(accept=False)
+    client = pair.open()
+    pair.run()
+    pair.served[0].flow.refuse(Refusal.TIMED_OUT, "slow")
+    pair.run()
+    assert client.log == [("refused", Refusal.TIMED_OUT, "slow")]
+    assert not pair.client.flows and not pair.server.flows
+
+
+def test_cancelled_before_it_was_opened() -> None:
+    pair = Pair(accept=False)
+    client = pair.open()
+    pair.run()
+    client.flow.reset()
+    pair.served[0].flow.accept()  # crosses the reset
+    pair.run()
+    assert client.log == []
+    assert pair.served[0].log == ["reset"]
+
+
+def test_last_bytes_announce_the_end() -> None:
+    pair = Pair()
+    client = pair.open()
+    pair.run()
+    seen = []
+
+    class Seer(Quiet):
+        def flow_data(self, data) -> None:
+            seen.append((bytes(data), flow.ending))
+
+    flow = pair.served[0].flow
+    flow.handler = Seer()
+    client.flow.write(b"first")
+    client.flow.write(b"last", True)
+    pair.run()
+    assert seen == [(b"first", False), (b"last", True)]
+
+
+def test_a_stalled_reader_stops_its_writer_at_the_window_and_nobody_else() -> None:
+    pair = Pair(eager=False, window=100_000)
+    stalled, other = pair.open(), pair.open()
+    pair.run()
+    while stalled.flow.write(FLOOD[:50_000]):
+        pair.run()
+    pair.run()
+    assert len(pair.served[0].received) == 100_000
+    assert stalled.flow.pending_size <= 150_000
+    assert other.flow.write(b"hello")
+    pair.run()
+    assert pair.served[1].received == b"hello"
+    pair.served[0].flow.consumed(100_000)
+    stalled.log.clear()
+    pair.run()
+    assert stalled.log == ["writable"]
+
+
+def test_short_writes_overtake_bulk_and_bulk_flows_take_turns() -> None:
+    pair = Pair()
+    bulk = [pair.open(), pair.open()]
+    small = pair.open()
+    pair.run()
+    pair.up.room = 0
+    for owner in bulk:
+        owner.flow.write(FLOOD[:500_000])
+    pair.flush()
+    pair.up.content.clear()
+    small.flow.write(b"quick")
+    pair.up.room = 1 << 30
+    pair.client.writable(0.0)
+    order, position = [], 0
+    while position < len(pair.up.content):
+        flow_id, word = frames.unpack_header(pair.up.content, position)
+        if word >> 24 == frames.DATA:
+            order.append(flow_id)
+        position += 8 + (word & 0xFFFFFF)
+    first, second = (owner.flow.id for owner in bulk)
+    begun = order.index(small.flow.id)
+    assert begun == 4, "overtakes all but what was already on its way"
+    assert order[begun + 1 :][:8] == [first, second] * 4
+
+
+def test_datagrams_beyond_the_queue_are_dropped_and_counted() -> None:
+    pair = Pair()
+    client = pair.open()
+    pair.run()
+    pair.up.room = 0
+    sent = [client.flow.send_datagram(bytes(60_000)) for _ in range(10)]
+    assert sent[:4] == [True] * 4 and sent[-1] is False
+    assert pair.client.dropped_datagrams == sent.count(False)
+    pair.up.room = 1 << 30
+    pair.client.writable(0.0)
+    pair.run()
+    assert len(pair.served[0].log) == sent.count(True)
+
+
+def test_a_handler_that_raises_costs_its_flow_only() -> None:
+    pair = Pair()
+    bad, good = pair.open(), pair.open()
+    pair.run()
+    pair.served[0].flow = None  # its flow_data fails
+    bad.flow.write(b"x")
+    good.flow.write(b"y")
+    pair.run()
+    assert len(pair.errors) == 1
+    assert bad.log == ["opened", "reset"]
+    assert pair.served[1].received == b"y"
+
+
+def test_too_many_flows_are_refused_not_fatal() -> None:
+    pair = Pair(max_flows=2)
+    owners = [pair.open() for _ in range(3)]
+    pair.run()
+    assert [owner.log[0] for owner in owners[:2]] == ["opened"] * 2
+    assert owners[2].log[0][1] is Refusal.BUSY
+    owners[0].flow.reset()
+    fourth = pair.open()
+    pair.run()
+    assert fourth.log == ["opened"]
+
+
+def number(value: int) -> bytes:
+    return value.to_bytes(4, "big")
+
+
+HOSTILE = {
+    "unknown type": [frame(1, 99)],
+    "HTTP": [b"HTTP/1.1 400 Bad Request\r\n\r\n"],
+    "wrong parity": [frame(2, frames.OPEN, number(1))],
+    "id twice": [frame(1, frames.OPEN, number(1)), frame(1, frames.OPEN, number(1))],
+    "id goes back": [frame(5, frames.OPEN, number(1)), frame(3, frames.OPEN, number(1))],
+    "flow zero": [frame(0, frames.DATA, b"x")],
+    "control on a flow": [frame(1, frames.OPEN, number(1)), frame(1, frames.CONTROL, b"x")],
+    "data for nothing": [frame(1, frames.DATA, b"x")],
+    "data of ours": [frame(2, frames.DATA, b"x")],
+    "beyond credit": [frame(1, frames.OPEN, number(1)), frame(1, frames.DATA, bytes(1001))],
+    "beyond credit, in one header": [
+        frame(1, frames.OPEN, number(1)),
+        frames.pack_header(1, frames.DATA << 24 | 1001),
+    ],
+    "after FIN": [frame(1, frames.OPEN, number(1)), frame(1, frames.FIN), frame(1, frames.DATA, b"x")],
+    "FIN twice": [frame(1, frames.OPEN, number(1)), frame(1, frames.FIN), frame(1, frames.FIN)],
+    "too much credit": [
+        frame(1, frames.OPEN, number(1 << 31)),
+        frame(1, frames.CREDIT, number((1 << 32) - 1)),
+    ],
+    "credit of 3 bytes": [frame(1, frames.OPEN, number(1)), frame(1, frames.CREDIT, b"abc")],
+    "OPENED from the opener": [frame(1, frames.OPEN, number(1)), frame(1, frames.OPENED, number(1))],
+    "PONG unasked": [frame(0, frames.PONG, bytes(8))],
+    "long control": [frames.pack_header(0, frames.CONTROL << 24 | frames.MAX_CONTROL + 1)],
+    "long request": [frames.pack_header(1, frames.OPEN << 24 | frames.MAX_REQUEST + 5)],
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_peers_are_cut_off(name: str) -> None:
+    pair = Pair(eager=False, window=1000)
+    with pytest.raises(ProtocolError) as caught:
+        for piece in HOSTILE[name]:
+            pair.server.receive(memoryview(piece), 0.0)
+    assert str(caught.value)
+
+
+def test_frames_of_a_flow_that_is_over_are_ignored() -> None:
+    pair = Pair()
+    client = pair.open()
+    pair.run()
+    pair.served[0].flow.reset()
+    client.flow.write(b"on its way")
+    client.flow.write_eof()
+    pair.run()
+    assert client.log == ["opened", "reset"]
+
+
+def test_goodbye_carries_the_reason() -> None:
+    pair = Pair()
+    pair.client.goodbye("quit")
+    with pytest.raises(PeerClosed, match="quit"):
+        pair.run()
+
+
+def test_a_peer_that_asks_and_does_not_read_is_cut_off() -> None:
+    pair = Pair()
+    pair.down.room = 0
+    pings = memoryview(frame(0, frames.PING, bytes(8)) * 100_000)
+    with pytest.raises(ProtocolError, match="does not read"):
+        for _ in range(20):
+            pair.server.receive(pings, 0.0)
+            pair.server.flush(0.0)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_every_byte_arrives_in_order_whatever_the_pieces(data: st.DataObject) -> None:
+    """Random writes on several flows both ways, random fragmentation, random room, random readers."""
+    pair = Pair(eager=False, window=data.draw(st.integers(1, 5000), "window"))
+    clients = [pair.open(eager=False) for _ in range(data.draw(st.integers(1, 4), "flows"))]
+    pair.run()
+    ends = [*clients, *pair.served]
+    sent = {id(end): bytearray() for end in ends}
+    unread = {id(end): 0 for end in ends}
+    steps = st.sampled_from(["write", "carry", "consume", "room", "flush"])
+    for step in data.draw(st.lists(steps, max_size=60), "steps"):
+        end = data.draw(st.sampled_from(ends))
+        if step == "write" and not end.flow.waiting:
+            piece = FLOOD[: data.draw(st.integers(0, 20_000))]
+            end.flow.write(piece)
+            sent[id(end)] += piece
+        elif step == "carry":
+            wire, mux = data.draw(st.sampled_from([(pair.up, pair.server), (pair.down, pair.client)]))
+            pair.carry(wire, mux, data.draw(st.integers(1, 9000)))
+        elif step == "consume":
+            size = len(end.received) - unread[id(end)]
+            unread[id(end)] += size
+            end.flow.consumed(size)
+        elif step == "room":
+            wire, mux = data.draw(st.sampled_from([(pair.up, pair.client), (pair.down, pair.server)]))
+            wire.room = data.draw(st.integers(0, 3000))
+            mux.writable(pair.now)
+        else:
+            pair.flush()
+    pair.up.room = pair.down.room = 1 << 60
+    for end in ends:
+        end.flow.write_eof()
+    for mux in (pair.client, pair.server):
+        mux.writable(pair.now)
+    while any("eof" not in end.log for end in ends):
+        before = [len(end.received) for end in ends]
+        pair.run()
+        for end in ends:
+            end.flow.consumed(len(end.received) - unread[id(end)])
+            unread[id(end)] = len(end.received)
+        pair.run()
+        assert before != [len(end.received) for end in ends] or all("eof" in end.log for end in ends), "stuck"
+    for client, server in zip(clients, pair.served, strict=True):
+        assert client.received == sent[id(server)]
+        assert server.received == sent[id(client)]
+    assert not pair.client.flows and not pair.server.flows
+    assert not pair.client.pending_size and not pair.server.pending_size
