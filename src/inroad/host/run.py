@@ -46,10 +46,18 @@ def require(name: str, package: str) -> str:
     return path
 
 
-def run(argv: Sequence[str], *, stdin: str = "", timeout: float = 10.0) -> Completed:
-    """Run a program to its end, blocking. `timeout` in seconds; then it is killed and raises."""
-    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
-    return Completed(tuple(argv), done.returncode, done.stdout, done.stderr)
+def run(
+    argv: Sequence[str], *, stdin: str = "", timeout: float = 10.0, env: Mapping[str, str] | None = None
+) -> Completed:
+    """Run a program to its end, blocking. `timeout` in seconds; then it is killed: `TimeoutError`."""
+    try:
+        done = subprocess.run(
+            argv, input=stdin.encode(), capture_output=True, timeout=timeout, check=False, env=env
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"{argv[0]} did not end within {timeout:.0f} s") from error
+    out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+    return Completed(tuple(argv), done.returncode, out, err)
 
 
 async def run_async(argv: Sequence[str], *, stdin: str = "", timeout: float = 10.0) -> Completed:

@@ -1,0 +1,122 @@
+"""Runs what belongs to the user with the user's rights: the kubeconfig and its credential plugins.
+
+The daemon is root; whatever a caller's kubeconfig names (files, commands) is therefore opened and run by
+a child that has the uid, the groups and the environment of the Unix socket's peer, and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from inroad.core.errors import CredentialsRejected, by_code
+from inroad.core.status import Failure
+from inroad.host import run
+from inroad.kube.credentials import Credentials
+
+TIMEOUT = 120.0
+MAX_OUTPUT = 1 << 20
+"""Bytes: a kubeconfig with its certificates is some 10 KiB."""
+
+_decoder: msgspec.json.Decoder[Credentials | Failure] = msgspec.json.Decoder(Credentials | Failure)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of the daemon's socket."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+    name: str = ""
+    home: str = "/"
+
+    @classmethod
+    def of(cls, uid: int, gid: int) -> Peer:
+        """Look the user's groups, name and home up; an unknown uid has its gid only."""
+
+        import pwd  # noqa: PLC0415 - not on Windows
+
+        try:
+            user = pwd.getpwuid(uid)
+        except KeyError:
+            return cls(uid, gid, (gid,), str(uid))
+        groups = tuple(os.getgrouplist(user.pw_name, gid))
+        return cls(uid, gid, groups, user.pw_name, user.pw_dir)
+
+
+async def fetch_credentials(
+    peer: Peer, *, environment: Mapping[str, str], directory: str, kubeconfig: str, context: str
+) -> Credentials:
+    """Have a child with the peer's rights load the credentials of a context.
+
+    `environment`: the caller's variables; `directory`: its working directory. Raises what `load` of
+    `inroad.kube.credentials` raises, and `CredentialsRejected` when the child gives no answer.
+    """
+    command = [sys.executable, "-P", "-E", "-m", "inroad.daemon.as_user", directory, kubeconfig, context]
+    process = await run.spawn(
+        command,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=_environment(peer, environment),
+        user=peer.uid,
+        group=peer.gid,
+        extra_groups=peer.groups,
+        cwd="/",
+        new_session=True,
+    )
+    try:
+        out, err = await asyncio.wait_for(_outputs(process), TIMEOUT)
+    except TimeoutError:
+        raise CredentialsRejected(
+            f"loading the kubeconfig took longer than {TIMEOUT:.0f} s", "kubectl get namespaces"
+        ) from None
+    finally:
+        await _end(process)
+    return _answer(out, err)
+
+
+def _environment(peer: Peer, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the caller's own variables, with what every program expects where they lack it."""
+    base = {"HOME": peer.home, "USER": peer.name, "LOGNAME": peer.name, "PATH": run.TRUSTED_PATH}
+    given = {name: value for name, value in environment.items() if not name.startswith(("LD_", "PYTHON"))}
+    return base | given
+
+
+async def _outputs(process: asyncio.subprocess.Process) -> tuple[bytes, bytes]:
+    return await asyncio.gather(_bounded(process.stdout), _bounded(process.stderr))
+
+
+async def _bounded(stream: asyncio.StreamReader | None) -> bytes:
+    """Read to the end, keeping `MAX_OUTPUT` bytes; the rest is read and dropped so that nobody blocks."""
+    kept = bytearray()
+    while stream is not None and (chunk := await stream.read(65_536)):
+        kept += chunk[: MAX_OUTPUT - len(kept)]
+    return bytes(kept)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Leave nothing of the child behind: a plugin it started is in its process group."""
+
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
+
+
+def _answer(out: bytes, err: bytes) -> Credentials:
+    try:
+        answer = _decoder.decode(out)
+    except msgspec.DecodeError as error:
+        words = err.decode(errors="replace").strip().splitlines()
+        why = words[-1][:500] if words else error
+        raise CredentialsRejected(f"the kubeconfig could not be loaded: {why}", "kubectl get ns") from error
+    if isinstance(answer, Failure):
+        raise by_code(answer.code, answer.message, answer.remedy)
+    return answer
