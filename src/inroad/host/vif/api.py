@@ -1,6 +1,6 @@
 """What a virtual network interface (VIF) is to the daemon.
 
-The packet loop runs in a process of its own (`worker`). It holds every TCP SYN until the daemon gives a
+The packet loop runs in a process of its own (`worker_linux`). It holds every TCP SYN until the daemon gives a
 verdict, terminates TCP in kernel sockets of a private network namespace, and hands datagrams over.
 Flow numbers are the loop's; the daemon only repeats them.
 """

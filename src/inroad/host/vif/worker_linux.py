@@ -1,0 +1,53 @@
+"""Entry point of the packet loop's process: `python -I -m inroad.host.vif.worker_linux CONFIG`.
+
+CONFIG is JSON: `events` and `datagrams` (descriptors of the two SEQPACKET pairs), `parent` (pid),
+`name`, `mtu`, `addresses`. It answers READY with the listeners' descriptors, or FAILED with an error's
+code, message and remedy. It ends when the daemon closes its ends. Imports are few: it starts in 40 ms.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import signal
+import socket
+import sys
+
+from inroad.core.errors import HostChangeFailed, InroadError
+from inroad.host.vif import loop_linux, namespace_linux, tun_linux, wire
+
+assert sys.platform == "linux"  # noqa: S101
+
+
+def main() -> int:
+    """Open the devices, say so, and work."""
+    config = json.loads(sys.argv[1])
+    # Ctrl-C in the daemon's terminal is the daemon's business.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    namespace_linux.die_with_parent(config["parent"])
+    events = socket.socket(fileno=config["events"])
+    datagrams = socket.socket(fileno=config["datagrams"])
+    try:
+        opened = tun_linux.open_two(config["name"], config["mtu"], config["addresses"])
+    except (InroadError, OSError) as problem:
+        error = (
+            problem
+            if isinstance(problem, InroadError)
+            else HostChangeFailed(f"the VIF can't be made: {problem}")
+        )
+        body = json.dumps([error.code, error.message, error.remedy]).encode()
+        events.send(wire.record(wire.FAILED, 0, body))
+        return 1
+    events.setblocking(False)
+    datagrams.setblocking(False)
+    ready = json.dumps({"kind": "tun", "notes": opened.notes}).encode()
+    socket.send_fds(events, [wire.record(wire.READY, 0, ready)], [sock.fileno() for sock in opened.listeners])
+    for sock in opened.listeners:
+        sock.close()
+    gc.freeze()
+    loop_linux.PacketLoop(opened, events, datagrams).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""The stage of the VIF's tests: a network namespace for this thread, a VIF in it, and a small daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+
+import pytest
+
+from inroad.host.vif.api import Endpoint, Verdict, Vif, VifConfig
+from inroad.host.vif.choose import open_vif
+
+_libc = ctypes.CDLL(None, use_errno=True)
+CLONE_NEWNET = 0x40000000
+
+
+def ip(*arguments: str) -> str:
+    done = subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+class Namespace:
+    """Moves this thread (and processes and sockets it makes) into a new network namespace and back."""
+
+    def __enter__(self) -> Namespace:
+        self._home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        if _libc.unshare(CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "unshare")
+        ip("link", "set", "lo", "up")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if _libc.setns(self._home, CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
+        os.close(self._home)
+
+
+@dataclass
+class Daemon:
+    """Gives verdicts by target port, and echoes what comes over accepted connections and datagrams."""
+
+    vif: Vif | None = None
+    verdicts: dict[int, Verdict | None] = field(default_factory=dict)  # None: no verdict yet
+    serve: Callable[[socket.socket], object] | None = None
+    syns: list[tuple[int, Endpoint, Endpoint, int]] = field(default_factory=list)
+    gone: list[int] = field(default_factory=list)
+    datagrams: list[tuple[int, Endpoint, Endpoint, bytes]] = field(default_factory=list)
+    echoes: list[tuple[int, str, str, int, bytes]] = field(default_factory=list)
+    ended: list[int] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    answer: Callable[[bytes], bytes | None] = bytes
+    sockets: list[socket.socket] = field(default_factory=list)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def syn(self, flow: int, source: Endpoint, target: Endpoint, ttl: int) -> None:
+        self.syns.append((flow, source, target, ttl))
+        verdict = self.verdicts.get(target[1], Verdict.CONNECTED)
+        if verdict is not None:
+            self.vif.verdict(flow, verdict)
+        self.changed.set()
+
+    def cancelled(self, flow: int) -> None:
+        self.gone.append(flow)
+        self.changed.set()
+
+    def accepted(self, flow: int, sock: socket.socket) -> None:
+        self.sockets.append(sock)
+        if self.serve is None:
+            task = asyncio.get_running_loop().create_task(self._echo(sock))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+        else:
+            self.serve(sock)
+        self.changed.set()
+
+    async def _echo(self, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while data := await loop.sock_recv(sock, 1 << 20):
+                await loop.sock_sendall(sock, data)
+            sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+        sock.close()
+
+    def datagram(self, flow: int, source: Endpoint, target: Endpoint, payload: bytes) -> None:
+        self.datagrams.append((flow, source, target, payload))
+        reply = self.answer(payload)
+        if reply is not None:
+            self.vif.send_datagram(flow, reply)
+        self.changed.set()
+
+    def echo(self, flow: int, source: str, target: str, sequence: int, payload: bytes) -> None:
+        self.echoes.append((flow, source, target, sequence, payload))
+        self.vif.echo_reply(flow, sequence, payload)
+        self.changed.set()
+
+    def expired(self, flow: int) -> None:
+        self.ended.append(flow)
+        self.changed.set()
+
+    def failed(self, reason: str) -> None:
+        self.failures.append(reason)
+        self.changed.set()
+
+    async def until(self, condition: Callable[[], object], timeout: float = 5.0) -> None:
+        """Wait until something that happened makes `condition` true."""
+        async with asyncio.timeout(timeout):
+            while not condition():
+                self.changed.clear()
+                await self.changed.wait()
+
+
+@dataclass
+class Stage:
+    vif: Vif
+    daemon: Daemon
+    mode: str
+
+
+@pytest.fixture(params=["tun"])
+async def stage(request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
+    with Namespace():
+        daemon = Daemon()
+        addresses = (ip_address("246.246.0.1"), ip_address("fd00:0:0:246::1"))
+        vif = await open_vif(VifConfig(addresses=addresses, mode=request.param), daemon)
+        daemon.vif = vif
+        try:
+            for network in ("10.96.0.0/16", "10.244.0.0/16"):
+                ip("route", "add", network, "dev", vif.name, "quickack", "1")
+            ip("-6", "route", "add", "fd00:10:96::/112", "dev", vif.name, "quickack", "1")
+            yield Stage(vif, daemon, request.param)
+        finally:
+            await vif.close()
+            for sock in daemon.sockets:
+                sock.close()
