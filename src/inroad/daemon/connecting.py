@@ -77,7 +77,7 @@ async def open_session(request: ConnectRequest, peer: Peer, journal: Journal, sa
         host = HostState(await open_routes(journal))
         undo.push_async_callback(host.close)
         host.resolver = await open_resolver(journal)
-        fallback = await host.resolver.fallback()
+        fallback = host.fallback = await host.resolver.fallback()
         keep_out = [*await client.server_addresses(), *(address for address, _ in fallback)]
         cluster.never = tuple(ip_network(ip_address(address)) for address in keep_out)
         dns = DnsServer(lookup=manager.lookup, fallback=fallback, mark=FWMARK, policy=cluster.dns_policy())

@@ -7,7 +7,7 @@ resolves to an address that does not lead anywhere.
 from __future__ import annotations
 
 from inroad.core.host_config import HostConfig, ResolverConfig, RouteConfig
-from inroad.host.resolver.api import Resolver
+from inroad.host.resolver.api import Resolver, Server
 from inroad.host.routes.api import Routes
 
 
@@ -17,6 +17,7 @@ class HostState:
     def __init__(self, routes: Routes) -> None:
         self.routes = routes
         self.resolver: Resolver | None = None
+        self.fallback: tuple[Server, ...] = ()
         self.applied = HostConfig()
 
     async def apply(self, wanted: HostConfig) -> None:

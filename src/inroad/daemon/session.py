@@ -152,7 +152,7 @@ class Session:
             dns=DnsStatus(
                 address=str(DNS_SERVER[0]),
                 port=DNS_SERVER[1],
-                fallback=[f"{address}:{port}" for address, port in self._dns.fallback],
+                fallback=[f"{address}:{port}" for address, port in self._host.fallback],
                 counters=self._dns.counters(),
             ),
             vif=await self._vif_status(),

@@ -1,0 +1,208 @@
+"""The relay as a conversation: what the packet loop says, what the tunnel says, what each is told."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from inroad.core import messages
+from inroad.daemon.relay import Relay
+from inroad.host.vif.api import Verdict
+from inroad.tunnel.api import Refusal
+
+WEB = ("10.96.0.5", 80)
+APP = ("246.246.0.1", 40000)
+
+
+class FakeVif:
+    """Holds what the packet loop was told."""
+
+    name, kind, reason = "inroad0", "fake", "a test"
+
+    def __init__(self):
+        self.said = []
+
+    def verdict(self, flow, verdict):
+        self.said.append(f"{flow} {verdict.name}")
+
+    def send_datagram(self, flow, payload):
+        self.said.append(f"{flow} datagram {payload!r}")
+
+    def unreachable(self, flow, verdict):
+        self.said.append(f"{flow} unreachable {verdict.name}")
+
+    def echo_reply(self, flow, sequence, payload):
+        self.said.append(f"{flow} echo {sequence} {payload!r}")
+
+    async def counters(self):
+        return {}
+
+    async def close(self):
+        pass
+
+
+class FakeFlow:
+    def __init__(self, link, request, handler):
+        self.link, self.request, self.handler = link, messages.decode_dial(request), handler
+        self.id = len(link.flows)
+        self.written = bytearray()
+        self.datagrams = []
+        self.state = "open"
+        self.ending = False
+        self.credit = 0
+
+    def write(self, data):
+        self.written += data
+        return True
+
+    def write_eof(self):
+        self.state = "half-closed"
+
+    def send_datagram(self, data):
+        self.datagrams.append(bytes(data))
+        return True
+
+    def consumed(self, size):
+        self.credit += size
+
+    def reset(self):
+        self.state = "reset"
+
+
+class FakeLink:
+    def __init__(self):
+        self.flows = []
+
+    def open(self, request, handler):
+        self.flows.append(FakeFlow(self, request, handler))
+        return self.flows[-1]
+
+
+def connected_relay():
+    relay = Relay()
+    relay.vif, relay.link = FakeVif(), FakeLink()
+    return relay
+
+
+async def test_a_held_syn_is_dialled_and_released_when_the_far_side_is_connected():
+    relay = connected_relay()
+    relay.syn(7, APP, WEB, 64)
+    (flow,) = relay.link.flows
+    assert (flow.request.transport, flow.request.host, flow.request.port) == ("tcp", *WEB)
+    assert relay.vif.said == []
+    flow.handler.flow_opened()
+    assert relay.vif.said == ["7 CONNECTED"]
+
+
+async def test_every_refusal_reaches_the_application_as_what_it_was():
+    expected = {
+        Refusal.REFUSED: "REFUSED",
+        Refusal.NET_UNREACHABLE: "NET_UNREACHABLE",
+        Refusal.HOST_UNREACHABLE: "HOST_UNREACHABLE",
+        Refusal.PROHIBITED: "PROHIBITED",
+        Refusal.NOT_ALLOWED: "PROHIBITED",
+        Refusal.TIMED_OUT: "TIMED_OUT",
+        Refusal.BUSY: "TIMED_OUT",
+        Refusal.BAD_REQUEST: "HOST_UNREACHABLE",
+        Refusal.LINK_DOWN: "TIMED_OUT",
+    }
+    assert set(expected) == set(Refusal)
+    for reason, verdict in expected.items():
+        relay = connected_relay()
+        relay.syn(1, APP, WEB, 64)
+        relay.link.flows[0].handler.flow_refused(reason, "")
+        assert relay.vif.said == [f"1 {verdict}"]
+        assert relay.flows == {}
+
+
+async def test_an_application_that_gives_up_cancels_the_dial():
+    relay = connected_relay()
+    relay.syn(1, APP, WEB, 64)
+    relay.cancelled(1)
+    assert relay.link.flows[0].state == "reset"
+    assert relay.flows == {}
+
+
+async def test_what_a_server_says_before_the_accept_is_not_lost():
+    relay = connected_relay()
+    relay.syn(1, APP, WEB, 64)
+    flow = relay.link.flows[0]
+    flow.handler.flow_opened()
+    flow.handler.flow_data(memoryview(b"220 ready\r\n"))
+    flow.handler.flow_eof()
+    ours, app = socket.socketpair()
+    ours.setblocking(False)
+    app.setblocking(False)
+    with app:
+        relay.accepted(1, ours)
+        loop = asyncio.get_running_loop()
+        assert await asyncio.wait_for(loop.sock_recv(app, 100), 5) == b"220 ready\r\n"
+        assert await asyncio.wait_for(loop.sock_recv(app, 100), 5) == b""
+
+
+async def test_new_dials_wait_for_a_link_that_is_being_made_again():
+    relay = Relay()
+    relay.vif = FakeVif()
+    relay.syn(1, APP, WEB, 64)
+    relay.syn(2, APP, WEB, 64)
+    relay.cancelled(2)
+    relay.link = FakeLink()
+    assert [flow.request.host for flow in relay.link.flows] == ["10.96.0.5"]
+    relay.link.flows[0].handler.flow_opened()
+    assert relay.vif.said == ["1 CONNECTED"]
+
+
+async def test_a_flow_that_breaks_before_the_verdict_times_out_and_may_be_tried_again():
+    relay = connected_relay()
+    relay.syn(1, APP, WEB, 64)
+    relay.link.flows[0].handler.flow_reset()
+    assert relay.vif.said == ["1 TIMED_OUT"]
+    relay.syn(1, APP, WEB, 64)
+    assert len(relay.link.flows) == 2
+
+
+async def test_datagrams_of_one_association_share_a_flow_and_answers_come_back():
+    relay = connected_relay()
+    relay.datagram(3, APP, ("10.96.0.7", 7), b"one")
+    relay.datagram(3, APP, ("10.96.0.7", 7), b"two")
+    (flow,) = relay.link.flows
+    assert flow.request.transport == "udp"
+    assert flow.datagrams == [b"one", b"two"]
+    flow.handler.flow_datagram(memoryview(b"three"))
+    assert relay.vif.said == ["3 datagram b'three'"]
+    relay.expired(3)
+    assert flow.state == "reset"
+
+
+async def test_netbios_never_leaves_the_workstation():
+    relay = connected_relay()
+    for port in (137, 138, 139):
+        relay.datagram(3, APP, ("10.96.0.7", port), b"hello")
+    assert relay.link.flows == []
+
+
+async def test_an_echo_request_is_answered_only_by_the_far_side():
+    relay = connected_relay()
+    relay.echo(4, APP[0], "10.244.1.7", 258, b"payload")
+    (flow,) = relay.link.flows
+    assert flow.request.transport == "ping"
+    assert flow.datagrams == [b"\x01\x02payload"]
+    assert relay.vif.said == []
+    flow.handler.flow_datagram(memoryview(b"\x01\x02payload"))
+    assert relay.vif.said == ["4 echo 258 b'payload'"]
+
+
+async def test_a_lost_packet_loop_ends_what_it_held():
+    relay = connected_relay()
+    heard = []
+    relay.on_vif_failed = heard.append
+    relay.syn(1, APP, WEB, 64)
+    relay.failed("killed")
+    assert relay.link.flows[0].state == "reset"
+    assert (relay.vif, relay.flows, heard) == (None, {}, ["killed"])
+
+
+def test_all_verdicts_are_used():
+    from inroad.daemon.relay import VERDICTS
+
+    assert {*VERDICTS.values(), Verdict.CONNECTED} == set(Verdict)
