@@ -148,6 +148,12 @@ class NamespaceUnknown(InroadError):
     code, exit_code = "namespace-unknown", 29
 
 
+class ApiFailed(InroadError):
+    """The API server answered with an error that has no class of its own (404, 409, 422, 5xx)."""
+
+    code, exit_code = "api-failed", 30
+
+
 class Interrupted(InroadError):
     """The user pressed Ctrl-C; the host was put back."""
 

@@ -1,0 +1,40 @@
+"""A pod's port over a WebSocket of the API server.
+
+Subprotocol `v4.channel.k8s.io` (kubelet, and every container runtime behind it): a message is a channel
+number and bytes. Channel 0 is data, 1 errors; the first message on each is the port, two bytes, little
+endian. Only loopback ports of the pod are reached, so RBAC on `pods/portforward` guards them.
+"""
+
+from __future__ import annotations
+
+import aiohttp
+
+from inroad.core.errors import Forbidden
+from inroad.kube.client import ApiClient
+from inroad.kube.failures import ApiStatus
+
+PROTOCOL = "v4.channel.k8s.io"
+
+
+async def port_forward(
+    client: ApiClient, namespace: str, pod: str, port: int
+) -> aiohttp.ClientWebSocketResponse:
+    """Open a WebSocket to `port` on the loopback of a pod; pings are answered while it is read.
+
+    Raises `Forbidden` saying what to grant, `ApiStatus` (404: no such pod; 500 and 502: kubelet or pod not
+    ready), `ApiUnreachable`. That nothing listens on the port is said on channel 1 only.
+    """
+    path = f"/api/v1/namespaces/{namespace}/pods/{pod}/portforward"
+    try:
+        websocket = await client.websocket(path, {"ports": str(port)}, [PROTOCOL])
+    except Forbidden as error:
+        # A WebSocket is a GET, so RBAC asks for `get`; SPDY's POST, and newer servers for both, `create`.
+        raise Forbidden(
+            f"no right to port-forward to pod {pod} in namespace {namespace}",
+            f"grant get and create on pods/portforward there; check: "
+            f"kubectl auth can-i create pods/portforward -n {namespace}",
+        ) from error
+    if websocket.protocol != PROTOCOL:
+        await websocket.close()
+        raise ApiStatus(502, "Protocol", f"the API server does not speak {PROTOCOL} for port-forwards")
+    return websocket
