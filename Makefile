@@ -36,3 +36,5 @@ lock:  ## Pin the dependencies anew; ARGS=--upgrade takes the newest
 
 clean:  ## Remove what the other targets made in this directory
 	@rm -rf .venv dist build bench/results .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+-include tests/e2e/e2e.mk

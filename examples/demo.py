@@ -113,10 +113,9 @@ class Sandbox:
         argv = [*INROAD, "sandbox", "down", "--name", self.name]
         subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
 
-    def enter(self, user: str = "") -> list[str]:
+    def enter(self, user: str = "dev") -> list[str]:
         """Return the beginning of a command line that runs on the workstation."""
-        who = ["--user", user] if user else []
-        return [*INROAD, "sandbox", "exec", "--name", self.name, *who, "--"]
+        return [*INROAD, "sandbox", "exec", "--name", self.name, "--user", user, "--"]
 
     def owner(self, address: str) -> str:
         """Say whose address it is."""

@@ -34,12 +34,14 @@ PROGRAMS: dict[str, dict[str, str]] = {
     "demo": BASE | CLIENTS,
     "test": BASE | CLIENTS,
     "bench": BASE | CLIENTS | PEERS,
+    "e2e": BASE | CLIENTS,
     "check": {},
 }
 REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "demo": ("build", "runtime"),
     "bench": ("build", "runtime"),
     "test": ("dev",),
+    "e2e": ("dev",),
     "check": ("dev",),
 }
 SEARCH_PATH = os.pathsep.join(

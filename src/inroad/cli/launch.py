@@ -142,15 +142,18 @@ def _through_sudo(command: list[str], what_to_do: str) -> str:
             "inroad needs root to make a network interface, and there is no sudo",
             f"{what_to_do}, as root: {by_hand}",
         )
-    argv = [sudo, *([] if has_terminal() else ["-n"]), "--", *command]
-    done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=False)
+    terminal = has_terminal()
+    argv = [sudo, *([] if terminal else ["-n"]), "--", *command]
+    stderr = None if terminal else subprocess.PIPE
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=stderr, text=True, check=False)
     if done.returncode == 0:
         return done.stdout
     try:
         failure = msgspec.json.decode(done.stdout.encode(), type=Failure)
     except msgspec.MsgspecError:
+        why = f" ({_last_line(done.stderr).removeprefix('sudo: ')})" if done.stderr else ""
         raise NoPrivilege(
-            "inroad needs root to make a network interface, and sudo did not give it",
+            f"inroad needs root to make a network interface, and sudo did not give it{why}",
             f"{what_to_do}: {by_hand}",
         ) from None
     raise by_code(failure.code, failure.message, failure.remedy)
