@@ -16,6 +16,8 @@ import pytest
 from inroad.host.vif.api import Endpoint, Verdict, Vif, VifConfig
 from inroad.host.vif.choose import open_vif
 
+TARGET4, TARGET6 = "10.96.0.5", "fd00:10:96::5"
+ABORT = b"\1\0\0\0\0\0\0\0"  # SO_LINGER on, 0 s: close() sends RST
 _libc = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNET = 0x40000000
 
@@ -118,26 +120,71 @@ class Daemon:
                 await self.changed.wait()
 
 
-@dataclass
+async def connect(host: str, port: int, timeout: float = 5.0) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    sock.setblocking(False)
+    try:
+        async with asyncio.timeout(timeout):
+            await asyncio.get_running_loop().sock_connect(sock, (host, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def read_all(sock: socket.socket) -> bytes:
+    parts = []
+    while data := await asyncio.get_running_loop().sock_recv(sock, 1 << 20):
+        parts.append(data)
+    return b"".join(parts)
+
+
 class Stage:
-    vif: Vif
-    daemon: Daemon
-    mode: str
+    """A VIF with routes, and the daemon behind it."""
+
+    def __init__(self, mode: str) -> None:
+        self.daemon = Daemon()
+        self.mode = mode
+
+    async def open(self) -> None:
+        addresses = (ip_address("246.246.0.1"), ip_address("fd00:0:0:246::1"))
+        self.vif = await open_vif(VifConfig(addresses=addresses, mode=self.mode), self.daemon)
+        self.daemon.vif = self.vif
+        for network in ("10.96.0.0/16", "10.244.0.0/16", "fd00:10:96::/112"):
+            ip("route", "add", network, "dev", self.vif.name, "quickack", "1")
+
+    async def reopen(self) -> None:
+        await self.vif.close()
+        await self.open()
+
+    async def close(self) -> None:
+        await self.vif.close()
+        for sock in self.daemon.sockets:
+            sock.close()
+
+    def source(self, host: str) -> str:
+        """The address from which an application reaches `host`."""
+        return "fd00:0:0:246::1" if ":" in host else "246.246.0.1"
+
+    @property
+    def worker(self) -> int:
+        """The pid of the packet loop."""
+        return self.vif.pid
+
+    async def counter(self, name: str, least: int, timeout: float = 5.0) -> dict[str, int]:
+        """Wait until a counter has reached `least`."""
+        async with asyncio.timeout(timeout):
+            while (counters := await self.vif.counters()).get(name, 0) < least:
+                await asyncio.sleep(0.02)
+        return counters
 
 
 @pytest.fixture(params=["tun"])
 async def stage(request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
     with Namespace():
-        daemon = Daemon()
-        addresses = (ip_address("246.246.0.1"), ip_address("fd00:0:0:246::1"))
-        vif = await open_vif(VifConfig(addresses=addresses, mode=request.param), daemon)
-        daemon.vif = vif
+        stage = Stage(request.param)
         try:
-            for network in ("10.96.0.0/16", "10.244.0.0/16"):
-                ip("route", "add", network, "dev", vif.name, "quickack", "1")
-            ip("-6", "route", "add", "fd00:10:96::/112", "dev", vif.name, "quickack", "1")
-            yield Stage(vif, daemon, request.param)
+            await stage.open()
+            yield stage
         finally:
-            await vif.close()
-            for sock in daemon.sockets:
-                sock.close()
+            await stage.close()

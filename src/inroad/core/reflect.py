@@ -97,7 +97,7 @@ class Plan:
 
 
 class Syn(NamedTuple):
-    """A new flow wants a verdict. The listener will see it as coming from `peer` and `peer_port`."""
+    """A new flow wants a verdict. Listener number `listener` will see it come from `peer` and `peer_port`."""
 
     number: int
     head: Head
@@ -295,7 +295,7 @@ class Reflector:
         self.app_ways[key], self.listener_ways[listener_key] = flow.out, flow.back
         self._by_slot[number & _SLOTS] = flow
         self._wait(flow, now)
-        self.events.append(Syn(number, head, key[-4:], 0, peer, port))
+        self.events.append(Syn(number, head, key[-4:], head.version == 6, peer, port))
         return DROP
 
     def _flow(self, number: int) -> Flow | None:

@@ -61,6 +61,11 @@ class ProcessVif:
         self._down = Outbox(self._datagrams, QUEUED_DATAGRAMS)
         self._dropped = 0
 
+    @property
+    def pid(self) -> int:
+        """The process id of the packet loop; 0 before it was started."""
+        return self._process.pid if self._process is not None else 0
+
     # Opening and closing.
 
     async def open(self) -> None:
