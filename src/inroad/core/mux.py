@@ -124,6 +124,7 @@ class Mux:
         """Forget every flow and return them: the link is no more."""
         flows = list(self.flows.values())
         for flow in flows:
+            flow.cut = True
             self.forget(flow)
         self._writable.clear()
         return flows

@@ -40,6 +40,7 @@ class MuxFlow:
     __slots__ = (
         "burst",
         "credit",
+        "cut",
         "datagrams",
         "ending",
         "eof_received",
@@ -74,6 +75,7 @@ class MuxFlow:
         self.ending = False
         self.opened = False
         self.gone = False
+        self.cut = False
         self.datagrams = False
         self.queued = False
         self.waiting = False

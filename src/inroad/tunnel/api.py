@@ -21,6 +21,8 @@ class Flow(Protocol):
     handler: FlowHandler
     ending: bool
     """True during the `flow_data` call that carries the last bytes: `flow_eof` follows it at once."""
+    cut: bool
+    """True when the link's end ended the flow, not the peer's application (`flow_reset`)."""
 
     def accept(self) -> None:
         """Tell the opener that the flow is connected (only for flows opened by the far side)."""

@@ -25,6 +25,11 @@ _AGAIN = (errno.EAGAIN, errno.EINTR, errno.EWOULDBLOCK)
 _MSG_MORE = getattr(socket, "MSG_MORE", 0)
 _ABORT = struct.pack("ii", 1, 0)
 _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 8))
+# Linux, include/uapi/linux/tcp.h: tcpi_unacked at 24, tcpi_notsent_bytes (since 4.6) at 144.
+_TCP_INFO = getattr(socket, "TCP_INFO", 11)
+CUT_GRACE = 5.0
+CUT_LOOK = 0.05
+"""Seconds that bytes have to reach the application after the link ended, and between two looks."""
 _shared = threading.local()
 
 
@@ -43,6 +48,7 @@ class SocketPump:
     __slots__ = (
         "_buffer",
         "_closed",
+        "_cut",
         "_eof_from_flow",
         "_eof_from_socket",
         "_flow",
@@ -68,6 +74,7 @@ class SocketPump:
         self._eof_from_socket = False
         self._eof_from_flow = False
         self._closed = False
+        self._cut = False
 
     @classmethod
     def attach(cls, loop: asyncio.AbstractEventLoop, sock: socket.socket, flow: Flow) -> SocketPump:
@@ -171,7 +178,9 @@ class SocketPump:
             self._out = None
             self._writing = False
             self._loop.remove_writer(self._sock)
-            if self._eof_from_flow:
+            if self._cut:
+                self._end_cut()
+            elif self._eof_from_flow:
                 self._end_output()
 
     def flow_eof(self) -> None:
@@ -197,8 +206,34 @@ class SocketPump:
         self._close()
 
     def flow_reset(self) -> None:
-        """Reset the socket."""
-        self.abort()
+        """Reset the socket; when it was the link that ended, after what had come through it."""
+        if not self._flow.cut:
+            self.abort()
+        elif not self._closed:
+            self._cut = True
+            self._read_no_more()
+            self._loop.call_later(CUT_GRACE, self.abort)
+            if not self._out:
+                self._end_cut()
+
+    def _end_cut(self) -> None:
+        """End without its peer: in peace if the stream was complete, else by a reset that loses nothing."""
+        if self._closed:
+            return
+        if self._eof_from_flow:
+            self._close()
+        elif self._in_kernel():
+            self._loop.call_later(CUT_LOOK, self._end_cut)
+        else:
+            self.abort()
+
+    def _in_kernel(self) -> bool:
+        """Whether the kernel has bytes that the socket's peer has not acknowledged; a reset discards them."""
+        try:
+            info = self._sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 148)
+            return any(struct.unpack_from("I", info, offset)[0] for offset in (24, 144))
+        except (OSError, struct.error):
+            return False
 
     def abort(self) -> None:
         """Close the socket with a RST; the flow is not told."""
