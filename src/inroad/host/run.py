@@ -12,8 +12,10 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from inroad.core.errors import ToolMissing
+from inroad.host.choose import become
 
 TRUSTED_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -93,6 +95,9 @@ async def spawn(
     new_session: bool = False,
 ) -> asyncio.subprocess.Process:
     """Start a program and return it running. With `user`, it has that uid, gid and groups only."""
+    # uvloop knows no `user=`
+    gid = user if group is None else group
+    identity = None if user is None or gid is None else partial(become, user, gid, extra_groups or ())
     return await asyncio.create_subprocess_exec(
         *argv,
         stdin=stdin,
@@ -100,9 +105,7 @@ async def spawn(
         stderr=stderr,
         pass_fds=tuple(pass_fds),
         env=dict(env) if env is not None else dict(os.environ),
-        user=user,
-        group=group,
-        extra_groups=extra_groups,
+        preexec_fn=identity,
         cwd=cwd,
         start_new_session=new_session,
     )
