@@ -38,7 +38,8 @@ class RouteConfig:
 class ResolverConfig:
     """Names the workstation shall ask of inroad's DNS server.
 
-    `server`: where it listens (address, port). `interface`: the VIF's name. `search`: domains appended
+    `server`: where it listens (address, port); `server6`: its IPv6 address, for name servers that are
+    asked over IPv6, where `server` is an IPv4 one. `interface`: the VIF's name. `search`: domains appended
     to single labels, in order (`shop.svc.cluster.local` is not among them: the server expands names).
     `routed`: domains whose names are asked of `server`. `reverse`: subnets whose PTR names are.
     """
@@ -48,6 +49,7 @@ class ResolverConfig:
     search: tuple[str, ...] = ()
     routed: tuple[str, ...] = ()
     reverse: tuple[Network, ...] = ()
+    server6: tuple[Address, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

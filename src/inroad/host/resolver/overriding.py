@@ -1,0 +1,83 @@
+"""The overriding resolver: packets for the host's name servers come to our DNS server instead.
+
+Nothing on the host is configured anew: programs keep asking the servers of `/etc/resolv.conf`, and
+what we do not know we ask of those servers ourselves, with a mark that passes the redirection. All
+name servers of the file are redirected, because musl asks all of them and takes the first answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+from inroad.core.host_config import ResolverConfig
+from inroad.core.resolv_conf import ResolvConf
+from inroad.host.resolver import conntrack
+from inroad.host.resolver.api import Server
+from inroad.host.resolver.redirect import Redirect, Redirection, Target, addresses_of
+
+DEFAULT_SERVER: Server = ("127.0.0.1", 53)
+"""Whom the C library asks when resolv.conf names nobody (resolv.conf(5))."""
+
+
+class OverridingResolver:
+    """Redirects port 53 of the host's name servers. `preferred`: fallback servers that the user named."""
+
+    kind = "overriding"
+
+    def __init__(
+        self,
+        redirect: Redirect,
+        conf: ResolvConf,
+        *,
+        reason: str,
+        mark: int,
+        preferred: Sequence[Server] = (),
+    ) -> None:
+        self.reason = reason
+        self._redirect = redirect
+        self._mark = mark
+        self._hosts = conf.servers or (DEFAULT_SERVER,)
+        self._fallback = tuple(preferred) or choose_fallback(self._hosts)
+        self._applied: Redirection | None = None
+
+    async def fallback(self) -> tuple[Server, ...]:
+        """See `api.Resolver`."""
+        return self._fallback
+
+    async def apply(self, wanted: ResolverConfig) -> None:
+        """See `api.Resolver`. Domains need no configuration: every name comes to our server."""
+        redirection = self._redirection(wanted)
+        if redirection == self._applied:
+            return
+        touched = {
+            *(redirection.servers if redirection else ()),
+            *(self._applied.servers if self._applied else ()),
+        }
+        await self._redirect.set(redirection)
+        self._applied = redirection
+        await conntrack.forget(sorted(touched, key=lambda address: (address.version, int(address))))
+
+    def _redirection(self, wanted: ResolverConfig) -> Redirection | None:
+        targets: tuple[Target, ...] = tuple(t for t in (wanted.server, wanted.server6) if t is not None)
+        ours = {address for address, _ in targets}
+        servers = tuple(
+            address for address in addresses_of((*self._hosts, *self._fallback)) if address not in ours
+        )
+        redirection = Redirection(servers, targets, self._mark)
+        return redirection if redirection.pairs() else None
+
+    async def close(self) -> None:
+        """See `api.Resolver`."""
+        await self.apply(ResolverConfig())
+        await self._redirect.close()
+
+
+def choose_fallback(servers: Sequence[Server]) -> tuple[Server, ...]:
+    """Order the host's servers as fallback: those of the network before a forwarder on the host itself.
+
+    A forwarder's own queries to the network's servers would come to us, and from us back to it.
+    """
+    local = [server for server in servers if ip_address(server[0].partition("%")[0]).is_loopback]
+    remote = [server for server in servers if server not in local]
+    return tuple(remote or local)

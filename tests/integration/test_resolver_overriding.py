@@ -1,0 +1,250 @@
+"""The overriding resolver in a network namespace of its own, with real clients.
+
+10.99.0.53, fd99::53, 127.0.0.1   the host's name servers (resolv.conf)
+10.99.0.1, fd99::1                our DNS server
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import textwrap
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from tests.integration.names_stage import (
+    CLUSTER,
+    OUTSIDE,
+    TableDns,
+    dig,
+    private_network,
+    run_with_files,
+    serving,
+    sh,
+)
+
+from inroad.core import resolv_conf
+from inroad.core.dns_policy import DnsPolicy
+from inroad.core.errors import TunnelFailed
+from inroad.core.host_config import FWMARK, ResolverConfig
+from inroad.core.messages import Lookup, LookupReply
+from inroad.daemon.dns_server import DnsServer
+from inroad.host.journal import Journal
+from inroad.host.resolver.choose import undo
+from inroad.host.resolver.iptables import IptablesRedirect
+from inroad.host.resolver.nft import NftRedirect
+from inroad.host.resolver.overriding import OverridingResolver
+from inroad.origin.lookup import LookupService
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces")
+
+CONF = "nameserver 10.99.0.53 # first\nnameserver fd99::53\nsearch lan.example\n"
+QUERY = b"\x12\x34\x01\0\0\1\0\0\0\0\0\0" + b"\3web\4shop\3svc\7cluster\5local\0" + b"\0\1\0\1"
+WANTED = ResolverConfig(
+    server=(ip_address("10.99.0.1"), 53),
+    server6=(ip_address("fd99::1"), 53),
+    interface="lo",
+    routed=("shop",),
+)
+
+
+@dataclass
+class Host:
+    resolver: OverridingResolver
+    journal: Journal
+    outside: TableDns
+    tool: str
+    conf: Path
+
+    async def run(self, *argv: str) -> str:
+        return await run_with_files({"/etc/resolv.conf": self.conf}, *argv)
+
+
+@pytest.fixture
+def namespaces(tmp_path):
+    (tmp_path / "resolv.conf").write_text(CONF)
+    with private_network():
+        sh("ip addr add 10.99.0.53/32 dev lo && ip addr add 10.99.0.1/32 dev lo")
+        sh("ip addr add fd99::53/128 dev lo nodad && ip addr add fd99::1/128 dev lo nodad")
+        yield
+
+
+@pytest.fixture(params=["nft", "iptables"])
+async def host(request, namespaces, tmp_path):
+    outside, outside6 = TableDns(OUTSIDE), TableDns(OUTSIDE)
+    async with (
+        serving(TableDns(CLUSTER), "127.0.0.1", 5353) as cluster,
+        serving(outside, "10.99.0.53", 53),
+        serving(outside6, "fd99::53", 53),
+    ):
+        outside6.asked = outside.asked
+        pod = tmp_path / "pod.conf"
+        pod.write_text(
+            f"search inroad.svc.cluster.local svc.cluster.local cluster.local\n"
+            f"nameserver [127.0.0.1]:{cluster.address[1]}\noptions ndots:5\n"
+        )
+        service = LookupService(pod)
+
+        async def lookup(query: bytes, *, namespace: str, deadline_ms: int, absolute: bool) -> LookupReply:
+            return await service.answer(Lookup(1, query, namespace, deadline_ms, absolute))
+
+        journal = Journal(tmp_path / "journal.json")
+        redirect = NftRedirect() if request.param == "nft" else IptablesRedirect(journal)
+        resolver = OverridingResolver(redirect, resolv_conf.parse(CONF), reason="test", mark=FWMARK)
+        policy = DnsPolicy(namespace="shop", mapped_namespaces=("default", "shop", "dev"))
+        server = DnsServer(lookup=lookup, fallback=await resolver.fallback(), mark=FWMARK, policy=policy)
+        await server.start([("10.99.0.1", 53), ("fd99::1", 53)])
+        try:
+            yield Host(resolver, journal, outside, request.param, tmp_path / "resolv.conf")
+        finally:
+            await resolver.close()
+            await server.close()
+            service.close()
+
+
+def rules() -> str:
+    return sh("nft list ruleset 2>/dev/null; iptables-save; ip6tables-save")
+
+
+SERVERS = ["10.99.0.53", "fd99::53"]
+
+
+@pytest.mark.parametrize("transport", ["+notcp", "+tcp"])
+@pytest.mark.parametrize("address", SERVERS)
+async def test_queries_to_each_name_server_come_to_ours(host, address, transport):
+    assert await dig((address, 53), "+short", transport, "web.shop.svc.cluster.local") == ""
+    await host.resolver.apply(WANTED)
+    assert await dig((address, 53), "+short", transport, "web.shop.svc.cluster.local") == "10.96.0.10\n"
+    assert await dig((address, 53), "+short", transport, "pkg.go.dev") == "192.0.2.2\n"
+    await host.resolver.apply(ResolverConfig())
+    assert await dig((address, 53), "+short", transport, "web.shop.svc.cluster.local") == ""
+    assert await dig((address, 53), "+short", transport, "pkg.go.dev") == "192.0.2.2\n"
+
+
+async def test_the_c_library_resolves_short_names(host):
+    await host.resolver.apply(WANTED)
+    assert (await host.run("getent", "ahostsv4", "web")).split()[0] == "10.96.0.10"
+    assert (await host.run("getent", "hosts", "web.default")).split()[:2] == [
+        "10.96.0.11",
+        "web.default.svc.cluster.local",
+    ]
+    assert (await host.run("getent", "ahostsv4", "printer")).split()[0] == "192.0.2.3"
+
+
+async def test_a_socket_that_was_in_use_follows_the_rules_both_ways(host):
+    sh("nft add table ip other; nft add chain ip other c '{ type nat hook output priority -100; }'")
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        sock.connect(("10.99.0.53", 53))
+
+        async def rcode() -> int:
+            await loop.sock_sendall(sock, QUERY)
+            async with asyncio.timeout(3):
+                return (await loop.sock_recv(sock, 512))[3] & 15
+
+        assert await rcode() == 3
+        await host.resolver.apply(WANTED)
+        assert await rcode() == 0
+        await host.resolver.apply(ResolverConfig())
+        assert await rcode() == 3
+
+
+async def test_applying_twice_and_removing_twice_changes_nothing_more(host):
+    before = rules()
+    await host.resolver.apply(WANTED)
+    once = rules()
+    assert once != before
+    await host.resolver.apply(WANTED)
+    assert rules() == once
+    await host.resolver.apply(ResolverConfig())
+    await host.resolver.apply(ResolverConfig())
+    await host.resolver.close()
+    assert without_empty_tables(rules()) == without_empty_tables(before)
+
+
+def without_empty_tables(text: str) -> list[str]:
+    """iptables leaves its empty tables and chains behind: they do nothing."""
+    noise = ("#", "*", ":", "COMMIT", "table ", "chain ", "type nat hook", "}")
+    return [line for line in map(str.strip, text.splitlines()) if not line.startswith(noise) and line]
+
+
+async def test_beside_dockers_rules_for_its_own_name_server(host):
+    """Docker's 127.0.0.11:53 leads to a random port by a DNAT rule; marked packets must still get there."""
+    async with serving(TableDns(OUTSIDE), "127.0.0.11", 43567) as embedded:
+        for protocol in ("udp", "tcp"):
+            sh(
+                f"iptables -t nat -A OUTPUT -d 127.0.0.11 -p {protocol} --dport 53 "
+                "-j DNAT --to 127.0.0.11:43567"
+            )
+        docker = OverridingResolver(
+            NftRedirect() if host.tool == "nft" else IptablesRedirect(host.journal),
+            resolv_conf.parse("nameserver 127.0.0.11\noptions ndots:0\n"),
+            reason="test",
+            mark=FWMARK,
+        )
+
+        async def lookup(query: bytes, *, namespace: str, deadline_ms: int, absolute: bool) -> LookupReply:
+            raise TunnelFailed("no cluster here")
+
+        policy = DnsPolicy(mappings=(("here", "192.0.2.77"),))
+        server = DnsServer(lookup=lookup, fallback=await docker.fallback(), mark=FWMARK, policy=policy)
+        await server.start([("10.99.0.1", 5300)])
+        await docker.apply(ResolverConfig(server=(ip_address("10.99.0.1"), 5300)))
+        for transport in ("+notcp", "+tcp"):
+            assert await dig(("127.0.0.11", 53), "+short", transport, "here") == "192.0.2.77\n"
+            assert await dig(("127.0.0.11", 53), "+short", transport, "pkg.go.dev") == "192.0.2.2\n"
+        assert embedded.asked == [("pkg.go.dev", "A")] * 2
+        await docker.close()
+        assert await dig(("127.0.0.11", 53), "+short", "pkg.go.dev") == "192.0.2.2\n"
+        await server.close()
+
+
+CRASH = """
+import asyncio, os, signal, sys
+from ipaddress import ip_address
+from pathlib import Path
+from inroad.core import resolv_conf
+from inroad.core.host_config import FWMARK, ResolverConfig
+from inroad.host.journal import Journal
+from inroad.host.resolver.iptables import IptablesRedirect
+from inroad.host.resolver.nft import NftRedirect
+from inroad.host.resolver.overriding import OverridingResolver
+
+async def main(tool, journal):
+    redirect = NftRedirect() if tool == "nft" else IptablesRedirect(Journal(journal))
+    conf = resolv_conf.parse("nameserver 10.99.0.53")
+    resolver = OverridingResolver(redirect, conf, reason="", mark=FWMARK)
+    await resolver.apply(ResolverConfig(server=(ip_address("10.99.0.1"), 53)))
+    print("applied", flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("tool", ["nft", "iptables"])
+async def test_killed_with_9(namespaces, tmp_path, tool):
+    journal = tmp_path / "crashed.json"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", textwrap.dedent(CRASH), tool, str(journal), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"applied\n"
+    assert "10.99.0.53" in rules()
+    process.send_signal(signal.SIGKILL)
+    await process.wait()
+    if tool == "nft":
+        async with asyncio.timeout(5):
+            while "10.99.0.53" in rules():
+                await asyncio.sleep(0.02)
+    else:
+        entries = Journal(journal).pending()
+        assert [await undo(entry) for entry in entries] == ["removed the DNS redirection of iptables"]
+        assert [await undo(entry) for entry in entries] == [""]
+    assert "10.99.0.53" not in rules()
