@@ -1,0 +1,199 @@
+"""The objects that every sandbox starts with: nodes, cluster DNS, the workloads, the traffic-manager."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from inroad.sandbox.topology import API_PORT, DNS_SERVICE, Topology
+
+Json = dict[str, Any]
+Placed = tuple[str, Json]
+"""(namespace, object); cluster-wide objects have the namespace ""."""
+MANAGER_NAMESPACE = "inroad"
+HEALTH_PORT = 15702
+MANAGER_LABELS = {"app.kubernetes.io/name": "inroad", "app.kubernetes.io/component": "traffic-manager"}
+PYTHON = ["python3", "-m"]
+
+
+def field(name: str, path: str) -> Json:
+    """Return an environment variable that the downward API fills."""
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+IDENTITY = [
+    field("POD_NAME", "metadata.name"),
+    field("POD_NAMESPACE", "metadata.namespace"),
+    field("POD_IP", "status.podIP"),
+    field("NODE_NAME", "spec.nodeName"),
+]
+
+
+def nodes(topology: Topology) -> list[Placed]:
+    """Return the Node objects, with addresses and pod CIDRs; the kubelet reports the rest."""
+    found: list[Placed] = []
+    for node in topology.nodes:
+        cidrs = [str(network) for network in node.pod_networks]
+        addresses = [{"type": "InternalIP", "address": str(one)} for one in node.addresses]
+        labels = {"kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux"}
+        status = {"addresses": [*addresses, {"type": "Hostname", "address": node.name}]}
+        spec = {"podCIDR": cidrs[0], "podCIDRs": cidrs}
+        body = {"kind": "Node", "apiVersion": "v1", "metadata": {"name": node.name, "labels": labels}}
+        found.append(("", {**body, "spec": spec, "status": status}))
+    return found
+
+
+def api_service(topology: Topology) -> list[Placed]:
+    """Return the Service `kubernetes` and its slices: the API server is no pod."""
+    families = [f"IPv{family}" for family in topology.families]
+    service = {
+        "kind": "Service",
+        "apiVersion": "v1",
+        "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+        "spec": {
+            "clusterIP": str(topology.service_networks[0][1]),
+            "ipFamilies": families[:1],
+            "ports": [{"name": "https", "port": 443, "targetPort": API_PORT, "protocol": "TCP"}],
+        },
+    }
+    address = str(topology.control_plane_addresses[0])
+    slice_ = {
+        "kind": "EndpointSlice",
+        "apiVersion": "discovery.k8s.io/v1",
+        "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": families[0],
+        "ports": [{"name": "https", "port": API_PORT, "protocol": "TCP"}],
+        "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
+    }
+    endpoints = {
+        "kind": "Endpoints",
+        "apiVersion": "v1",
+        "metadata": {"name": "kubernetes"},
+        "subsets": [
+            {
+                "addresses": [{"ip": address}],
+                "ports": [{"name": "https", "port": API_PORT, "protocol": "TCP"}],
+            }
+        ],
+    }
+    return [("default", service), ("default", slice_), ("default", endpoints)]
+
+
+def namespace(name: str) -> Placed:
+    """Return a Namespace."""
+    return "", {"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}}
+
+
+def deployment(name: str, replicas: int, labels: Json, pod: Json) -> Json:
+    """Return a Deployment of pods with this spec."""
+    return {
+        "kind": "Deployment",
+        "apiVersion": "apps/v1",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": pod},
+        },
+    }
+
+
+def service(name: str, selector: Json, ports: Sequence[tuple[str, str, int, int]], **spec: Any) -> Json:
+    """Return a Service; ports are (name, protocol, port, target)."""
+    listed = [{"name": n, "protocol": p, "port": number, "targetPort": t} for n, p, number, t in ports]
+    return {
+        "kind": "Service",
+        "apiVersion": "v1",
+        "metadata": {"name": name, "labels": selector},
+        "spec": {"selector": selector, "ports": listed, **spec},
+    }
+
+
+def cluster_dns(topology: Topology) -> list[Placed]:
+    """Return cluster DNS at its well-known address."""
+    labels = {"k8s-app": "kube-dns"}
+    container = {
+        "name": "coredns",
+        "command": [*PYTHON, "inroad.sandbox.cluster_dns"],
+        "env": IDENTITY,
+        "ports": [
+            {"name": "dns", "containerPort": 53, "protocol": "UDP"},
+            {"name": "dns-tcp", "containerPort": 53, "protocol": "TCP"},
+        ],
+        "readinessProbe": {"httpGet": {"path": "/ready", "port": 8181}},
+    }
+    pod = {"containers": [container], "dnsPolicy": "Default", "serviceAccountName": "default"}
+    ports = [("dns", "UDP", 53, 53), ("dns-tcp", "TCP", 53, 53)]
+    address = str(topology.service_networks[0][DNS_SERVICE])
+    return [
+        ("kube-system", service("kube-dns", labels, ports, clusterIP=address)),
+        ("kube-system", deployment("coredns", 1, labels, pod)),
+    ]
+
+
+def web(topology: Topology) -> list[Json]:
+    """Return the Service and Deployment `web`."""
+    labels = {"app": "web"}
+    container = {
+        "name": "web",
+        "command": [*PYTHON, "inroad.sandbox.workloads.web", "8080"],
+        "env": IDENTITY,
+        "ports": [{"name": "http", "containerPort": 8080}],
+        "readinessProbe": {"tcpSocket": {"port": 8080}},
+    }
+    pod = {"containers": [container], "terminationGracePeriodSeconds": 2}
+    return [
+        service("web", labels, [("http", "TCP", 80, 8080)]),
+        deployment("web", 2, labels, pod),
+    ]
+
+
+def echo() -> list[Json]:
+    """Return the Service and Deployment `echo`, TCP and UDP 7."""
+    labels = {"app": "echo"}
+    container = {
+        "name": "echo",
+        "command": [*PYTHON, "inroad.sandbox.workloads.echo", "7"],
+        "env": IDENTITY,
+        "readinessProbe": {"tcpSocket": {"port": 7}},
+    }
+    pod = {"containers": [container], "terminationGracePeriodSeconds": 2}
+    ports = [("tcp", "TCP", 7, 7), ("udp", "UDP", 7, 7)]
+    return [service("echo", labels, ports), deployment("echo", 1, labels, pod)]
+
+
+def manager() -> list[Placed]:
+    """Return the traffic-manager as the chart installs it."""
+    container = {
+        "name": "traffic-manager",
+        "image": "inroad",
+        "args": ["serve", "manager"],
+        "env": IDENTITY,
+        "ports": [{"name": "health", "containerPort": HEALTH_PORT}],
+        "readinessProbe": {"httpGet": {"path": "/readyz", "port": HEALTH_PORT}, "periodSeconds": 2},
+    }
+    account = {
+        "kind": "ServiceAccount",
+        "apiVersion": "v1",
+        "metadata": {"name": "traffic-manager", "labels": MANAGER_LABELS},
+    }
+    pod = {
+        "containers": [container],
+        "serviceAccountName": "traffic-manager",
+        "terminationGracePeriodSeconds": 5,
+    }
+    return [
+        namespace(MANAGER_NAMESPACE),
+        (MANAGER_NAMESPACE, account),
+        (MANAGER_NAMESPACE, deployment("traffic-manager", 1, MANAGER_LABELS, pod)),
+    ]
+
+
+def workloads(topology: Topology) -> list[Placed]:
+    """Return what users of the sandbox find in it."""
+    empty = service("empty", {"app": "nobody"}, [("http", "TCP", 80, 8080)])
+    return [
+        namespace("shop"),
+        *(("default", one) for one in web(topology)),
+        *(("shop", one) for one in [*web(topology), *echo(), empty]),
+    ]

@@ -1,0 +1,5 @@
+"""What runs in the sandbox's pods; each module is one program, started as `python -m`.
+
+`web`: an HTTP server that tells where it runs and who asked. `echo`: TCP and UDP port 7 (RFC 862).
+They import little: four web servers start with every sandbox.
+"""
