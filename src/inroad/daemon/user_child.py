@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ import msgspec
 from inroad.core.errors import CredentialsRejected, by_code
 from inroad.core.status import Failure
 from inroad.host import run
+from inroad.host.choose import account, end_group
 from inroad.kube.credentials import Credentials
 
 TIMEOUT = 120.0
@@ -41,15 +40,11 @@ class Peer:
     @classmethod
     def of(cls, uid: int, gid: int) -> Peer:
         """Look the user's groups, name and home up; an unknown uid has its gid only."""
-
-        import pwd  # noqa: PLC0415 - not on Windows
-
         try:
-            user = pwd.getpwuid(uid)
+            name, home, groups = account(uid, gid)
         except KeyError:
             return cls(uid, gid, (gid,), str(uid))
-        groups = tuple(os.getgrouplist(user.pw_name, gid))
-        return cls(uid, gid, groups, user.pw_name, user.pw_dir)
+        return cls(uid, gid, groups, name, home)
 
 
 async def fetch_credentials(
@@ -104,9 +99,8 @@ async def _bounded(stream: asyncio.StreamReader | None) -> bytes:
 
 async def _end(process: asyncio.subprocess.Process) -> None:
     """Leave nothing of the child behind: a plugin it started is in its process group."""
-
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+        end_group(process.pid)
     await process.wait()
 
 

@@ -11,11 +11,30 @@ if sys.platform == "win32":
         """Raise: there are no uids on Windows."""
         raise PermissionError("programs can't be started as another user on Windows")
 
+    def account(user: int, group: int) -> tuple[str, str, tuple[int, ...]]:
+        """Raise: there are no uids on Windows."""
+        raise KeyError(user)
+
+    def end_group(leader: int) -> None:
+        """Raise: there are no process groups on Windows."""
+        raise ProcessLookupError(leader)
+
 else:
     import os
+    import pwd
+    import signal
 
     def become(user: int, group: int, groups: Sequence[int]) -> None:
         """Have that uid, gid and those groups only, for good; for a new process between fork and exec."""
         os.setgroups(list(groups))
         os.setgid(group)
         os.setuid(user)
+
+    def account(user: int, group: int) -> tuple[str, str, tuple[int, ...]]:
+        """Return a user's name, home and groups (`group` among them); raises KeyError when unknown."""
+        found = pwd.getpwuid(user)
+        return found.pw_name, found.pw_dir, tuple(os.getgrouplist(found.pw_name, group))
+
+    def end_group(leader: int) -> None:
+        """Kill every process of a group; raises ProcessLookupError when there is none left."""
+        os.killpg(leader, signal.SIGKILL)
