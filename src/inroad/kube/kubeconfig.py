@@ -45,7 +45,7 @@ class Section:
         data = self.text(f"{key}-data")
         if data:
             try:
-                return base64.b64decode(data, validate=False).decode()
+                return base64.b64decode("".join(data.split()), validate=True).decode()
             except (binascii.Error, UnicodeDecodeError) as error:
                 raise KubeconfigUnreadable(f"{key}-data of {self.name} is not base64: {error}") from error
         return self.file(key)
