@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from inroad.core.dns_cache import Recent
+from inroad.daemon import dns_batch
 
 BATCH = 64
 """Messages read before the event loop sees to others."""
@@ -63,17 +64,34 @@ class UdpClient:
         """Say nothing."""
 
 
+class Listener(Protocol):
+    """A bound UDP socket that is being read."""
+
+    def close(self) -> None:
+        """Stop listening."""
+
+
+def listen_udp(sock: socket.socket, recent: dict[bytes, Recent], handle: Handle) -> Listener:
+    """Read a bound UDP socket from now on, by the batch where the system can."""
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_BUFFER)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UDP_BUFFER)
+    calls = dns_batch.calls()
+    if calls is not None:
+        return dns_batch.BatchListener(
+            sock, recent, lambda data, source: handle(data, UdpClient(sock, source)), calls
+        )
+    return UdpListener(sock, recent, handle)
+
+
 class UdpListener:
-    """A bound UDP socket that answers what it can and hands on the rest."""
+    """Reads a UDP socket message by message."""
 
     def __init__(self, sock: socket.socket, recent: dict[bytes, Recent], handle: Handle) -> None:
         self._sock = sock
         self._recent = recent
         self._handle = handle
         self._loop = asyncio.get_running_loop()
-        sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_BUFFER)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UDP_BUFFER)
         self._loop.add_reader(sock, self._readable)
 
     def _readable(self) -> None:

@@ -28,7 +28,7 @@ from inroad.core.dns_wire import Malformed, Query, Rcode, Type
 from inroad.core.errors import HostChangeFailed, InroadError
 from inroad.core.messages import LookupReply
 from inroad.daemon.dns_fallback import Fallback, Server
-from inroad.daemon.dns_listener import Client, TcpClient, UdpListener
+from inroad.daemon.dns_listener import Client, Listener, TcpClient, listen_udp
 
 MAX_ALIASES = 8
 MAX_FLIGHTS = 4_096
@@ -94,7 +94,7 @@ class DnsServer:
         self._cache = DnsCache(capacity)
         self._flights: dict[bytes, Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._udp: list[UdpListener] = []
+        self._udp: list[Listener] = []
         self._tcp: list[asyncio.Server] = []
         self._connections: set[TcpClient] = set()
         self._hits: dict[str, list[int]] = {}
@@ -138,7 +138,7 @@ class DnsServer:
             udp.close()
             raise
         self._tcp.append(tcp)
-        self._udp.append(UdpListener(udp, self._cache.recent, self._handle))
+        self._udp.append(listen_udp(udp, self._cache.recent, self._handle))
         self.addresses.append((address, port))
 
     async def close(self) -> None:
