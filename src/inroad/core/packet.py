@@ -107,6 +107,8 @@ def _parse6(packet: Buffer, size: int) -> Head | str:
             if fragment.offset:
                 break  # what follows is data, not headers
         else:
+            if protocol == ROUTING and packet[start + 3]:
+                return "ipv6-routing"  # the target is not the final one, and checksums are of that one
             protocol, start = packet[start], start + 8 + packet[start + 1] * 8
         if start > end:
             return "truncated"

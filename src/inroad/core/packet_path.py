@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from inroad.core.associations import Associations
 from inroad.core.checksum import Buffer
+from inroad.core.held import DROP, FORWARD
 from inroad.core.packet import ICMP, ICMPV6, TCP, UDP, Head, parse
-from inroad.core.reflect import DROP, FORWARD, Plan, Reflector
+from inroad.core.reflect import Plan, Reflector
 
 DATAGRAM, ECHO = 2, 3
 """Beside DROP and FORWARD: the packet carried a datagram or an echo request; see `PacketPath.number`."""

@@ -1,4 +1,4 @@
-"""TCP through the VIF: SYNs held until the far side has answered, then addresses rewritten.
+"""TCP in tun mode: every packet of a connection is rewritten between the application and our listener.
 
 A flow of the application (S:sp -> T:tp) is shown to our listener as (P:pp -> L:lp), where P:pp is made
 from the flow's number, so every flow has a tuple of its own whatever the application reuses:
@@ -6,61 +6,36 @@ from the flow's number, so every flow has a tuple of its own whatever the applic
     application's side            listener's side
     S:sp -> T:tp        <-->      P:pp -> L:lp
 
-    HELD     the SYN waits for the daemon's verdict; retransmissions are swallowed
-      | CONNECTED                         \\ refused, unreachable, timed out, given up: forgotten
-    OPENING  the SYN went on to the listener
-      | the application's ACK             \\ RST, or nothing for OPENING_LIMIT: cancelled
+    HELD, OPENING: see `core.held`
+      | the application's ACK
     OPEN     packets are rewritten, in place, with checksums patched (RFC 1624)
       | FIN both ways, or RST
     CLOSED   stragglers are still rewritten; forgotten when quiet for LINGER
-
-No I/O, no clock: packets come in as buffers, `to_app`, `to_listener` and `events` collect what goes out.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from struct import Struct
-from typing import NamedTuple
 
 from inroad.core.checksum import Buffer, difference, patch
-from inroad.core.packet import (
-    ACK,
-    ADDRESSES_AT,
-    FIN,
-    HOST,
-    NET,
-    PROHIBITED,
-    RST,
-    SYN,
-    TCP,
-    Head,
-    parse,
-    tcp_reset,
-    tcp_segment,
-    unreachable,
+from inroad.core.held import (
+    CLOSED,
+    FORWARD,
+    HELD,
+    OPEN,
+    OPENING,
+    SEQ_ACK,
+    SLOTS,
+    Flow,
+    SynTable,
+    is_syn,
+    swapped,
 )
+from inroad.core.packet import ACK, ADDRESSES_AT, FIN, RST, SYN, TCP, Head
 
-DROP, FORWARD = 0, 1
-"""What the caller does with the packet it handed in: nothing, or send it to the other side."""
-
-CONNECTED, REFUSED, NET_UNREACHABLE, HOST_UNREACHABLE, VERDICT_PROHIBITED, TIMED_OUT = range(6)
-"""Verdicts, with the numbers of `inroad.host.vif.api.Verdict`."""
-
-UNREACHABLE = {NET_UNREACHABLE: NET, HOST_UNREACHABLE: HOST, VERDICT_PROHIBITED: PROHIBITED}
-
-HELD, OPENING, OPEN, CLOSED = range(4)
-
-MAX_FLOWS = 65_536
-FIRST_RETRANSMIT = 1.6
-"""Seconds to wait for the first retransmission: Linux, macOS and Windows 11 send it after 1 s (RFC 6298)."""
-OPENING_LIMIT = 10.0
 LINGER = 10.0
-TICK = 0.25
-"""Seconds between looks at flows that wait for something. Nothing ticks while none does."""
 
-_POOL_BITS = 20
-_SLOTS = (1 << _POOL_BITS) - 1
 _PORT_BITS = 15
 
 # Version, fragment field, protocol, header checksum, addresses and ports, flags, checksum (no options).
@@ -70,22 +45,25 @@ _FAST6 = Struct("!6xBx36s9xB2xH").unpack_from
 _PUT4 = Struct("!H12s").pack_into
 _PUT2 = Struct("!H").pack_into
 _SYN_FIN_RST = SYN | FIN | RST
-_SEQ_ACK = Struct("!II").unpack_from
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Addresses on the listener's side. `pool4` and `pool6` are where P begins, as numbers."""
+    """Addresses on the listener's side. `pool4` and `pool6` are where P begins, as numbers.
+
+    `one_device`: both sides share a device, so both directions are looked up in one table.
+    """
 
     port: int
     listener4: bytes = bytes((198, 19, 0, 1))
     pool4: int = 0xC6120001  # 198.18.0.1 (RFC 2544: never on a real network)
     listener6: bytes = bytes.fromhex("20010002000000000000000000000001")
     pool6: int = 0x20010002_00000001_00000000_00000001  # 2001:2::/48 (RFC 5180)
+    one_device: bool = False
 
     def peer(self, version: int, flow: int) -> tuple[bytes, int]:
         """Return the address and port under which the listener sees a flow."""
-        slot = flow & _SLOTS
+        slot = flow & SLOTS
         port = 1 << _PORT_BITS | slot & ((1 << _PORT_BITS) - 1)
         if version == 4:
             return (self.pool4 + (slot >> _PORT_BITS)).to_bytes(4, "big"), port
@@ -94,17 +72,6 @@ class Plan:
     def listener(self, version: int) -> bytes:
         """Return the listener's address."""
         return self.listener4 if version == 4 else self.listener6
-
-
-class Syn(NamedTuple):
-    """A new flow wants a verdict. Listener number `listener` will see it come from `peer` and `peer_port`."""
-
-    number: int
-    head: Head
-    ports: bytes
-    listener: int
-    peer: bytes
-    peer_port: int
 
 
 class Way:
@@ -126,69 +93,53 @@ class Way:
         self.open = False
 
 
-class Flow:
-    """One TCP connection. `out` leads to the listener, `back` to the application."""
+class ReflectedFlow(Flow):
+    """`out` leads to the listener, `back` to the application. `fins`: 1 the application's, 2 ours."""
 
-    __slots__ = ("back", "deadline", "fins", "isn", "last", "listener_isn", "number", "out", "state", "syn")
+    __slots__ = ("back", "fins", "listener_isn", "out")
 
-    def __init__(self, number: int, app: bytes, listener: bytes, syn: bytes, isn: int, now: float) -> None:
-        self.number = number
-        self.state = HELD
-        self.syn = syn
-        self.isn = isn
-        self.listener_isn = -1
+    def __init__(
+        self, number: int, key: bytes, listener_key: bytes, syn: bytes, isn: int, now: float
+    ) -> None:
+        super().__init__(number, key, syn, isn, now)
         self.fins = 0
-        self.last = now
-        self.deadline = now + FIRST_RETRANSMIT
-        self.out = Way(number & _SLOTS, app, _swapped(listener))
-        self.back = Way(number & _SLOTS, listener, _swapped(app))
+        self.listener_isn = -1
+        self.out = Way(number & SLOTS, key, swapped(listener_key))
+        self.back = Way(number & SLOTS, listener_key, swapped(key))
 
 
-def _swapped(key: bytes) -> bytes:
-    """Turn addresses and ports round: what the answers to `key` carry."""
-    size = (len(key) - 4) // 2
-    return key[size : 2 * size] + key[:size] + key[-2:] + key[-4:-2]
+class Reflector(SynTable):
+    """The TCP flows between one VIF and one listener (or, on one device, the VIF and itself)."""
 
-
-class Reflector:
-    """The table of TCP flows between one VIF and one listener (or, on one device, the VIF and itself)."""
+    _by_slot: dict[int, ReflectedFlow]  # type: ignore[assignment]  # it holds what `begin` makes
 
     def __init__(self, plan: Plan, counters: dict[str, int]) -> None:
+        super().__init__(counters)
         self.plan = plan
-        self.counters = counters
-        self.to_app: list[bytes] = []
-        self.to_listener: list[bytes] = []
-        self.events: list[Syn | int] = []  # an int is the number of a flow that was cancelled
         self.app_ways: dict[bytes, Way] = {}
-        self.listener_ways: dict[bytes, Way] = {}
-        self._by_slot: dict[int, Flow] = {}
-        self._waiting: dict[int, Flow] = {}  # HELD, OPENING and CLOSED: everything with a deadline
-        self._next_number = 1
-        self._next_tick: float | None = None
+        self.listener_ways: dict[bytes, Way] = self.app_ways if plan.one_device else {}
 
-    def __len__(self) -> int:
-        return len(self._by_slot)
+    # The first and last packets of a flow, and what belongs to none. The others: `fast`.
 
     def from_app(self, packet: Buffer, head: Head, now: float) -> int:
         """Take a TCP packet that the application's side sent; FORWARD: it is now for the listener."""
         if head.end - head.start < 20:
-            return self._odd("truncated")
+            return self.odd("truncated")
         flags = packet[head.start + 13]
         key = head.addresses + bytes(packet[head.start : head.start + 4])
-        way = self.app_ways.get(key)
-        flow = self._by_slot[way.slot] if way is not None else None
-        if flags & SYN and not flags & ACK:
-            return self._syn(packet, head, key, flow, now)
+        if is_syn(flags):
+            return self.syn(packet, head, key, now)
+        flow = self.find(key)
         if flow is None:
-            return self._unknown(packet, head, self.to_app)
+            return self.unknown(packet, head, self.to_app)
         if flow.state == HELD:
             if flags & RST:
-                self._cancel(flow)
-            return DROP
+                self.cancel(flow)
+            return self.odd("early")
         if flow.state == OPENING and flags & (ACK | RST) == ACK:
             flow.state = OPEN
             flow.out.open = flow.back.open = True
-            self._waiting.pop(flow.number, None)
+            self.settle(flow)
         self._track(flow, flags, 1, now)
         rewrite(packet, head, flow.out)
         return FORWARD
@@ -196,134 +147,70 @@ class Reflector:
     def from_listener(self, packet: Buffer, head: Head, now: float) -> int:
         """Take a TCP packet that our listener's side sent; FORWARD: it is now for the application."""
         if head.end - head.start < 20:
-            return self._odd("truncated")
+            return self.odd("truncated")
         flags = packet[head.start + 13]
         way = self.listener_ways.get(head.addresses + bytes(packet[head.start : head.start + 4]))
         flow = self._by_slot[way.slot] if way is not None else None
         if flow is None or flow.state == HELD:
-            return self._unknown(packet, head, self.to_listener)
+            return self.unknown(packet, head, self.to_listener)
         if flags & SYN:
-            flow.listener_isn = _SEQ_ACK(packet, head.start + 4)[0]
+            flow.listener_isn = SEQ_ACK(packet, head.start + 4)[0]
         self._track(flow, flags, 2, now)
         rewrite(packet, head, flow.back)
         return FORWARD
 
-    def knows_listener_key(self, packet: Buffer, head: Head) -> bool:
+    def is_listeners(self, packet: Buffer, head: Head) -> bool:
         """Tell whether a packet comes from our listener (one device carries both sides)."""
         return head.source == self.plan.listener(head.version) and (
             packet[head.start] << 8 | packet[head.start + 1] == self.plan.port
         )
 
-    # The daemon's side.
+    # What `SynTable` asks.
 
-    def verdict(self, number: int, verdict: int, now: float) -> None:
-        """End the wait of a held SYN; a flow that is gone meanwhile is ignored."""
-        flow = self._flow(number)
-        if flow is None or flow.state != HELD:
-            return
-        if verdict == CONNECTED:
-            flow.state = OPENING
-            flow.deadline = now + OPENING_LIMIT
-            syn = bytearray(flow.syn)
-            head = parse(syn, len(syn))
-            if isinstance(head, Head):  # it was one when it came
-                rewrite(syn, head, flow.out)
-                self.to_listener.append(bytes(syn))
-            flow.syn = b""
-            return
-        head = parse(flow.syn, len(flow.syn))
-        if isinstance(head, Head):
-            if verdict == REFUSED:
-                self._send(self.to_app, tcp_reset(flow.syn, head))
-            elif verdict in UNREACHABLE:
-                self.to_app.append(unreachable(flow.syn, head, UNREACHABLE[verdict]))
-        self._forget(flow)
+    def find(self, key: bytes) -> ReflectedFlow | None:
+        """Return the flow of the application's tuple `key`."""
+        way = self.app_ways.get(key)
+        return self._by_slot[way.slot] if way is not None else None
 
-    def abort(self, number: int) -> None:
-        """Reset a flow whose connection never came out of the listener."""
-        flow = self._flow(number)
-        if flow is None:
-            return
-        if flow.state == OPENING:
-            self._reset_opening(flow)
-        self._forget(flow)  # an open one gets its RST with its next packet
-
-    def deadline(self) -> float | None:
-        """Return when `tick` wants to be called, or None."""
-        if not self._waiting:
-            self._next_tick = None
-        return self._next_tick
-
-    def tick(self, now: float) -> None:
-        """Forget flows whose time is up: given up while held, stuck while opening, quiet after the end."""
-        if self._next_tick is None or now < self._next_tick:
-            return
-        for flow in [flow for flow in self._waiting.values() if flow.deadline <= now]:
-            if flow.state == CLOSED:
-                self._forget(flow)
-                continue
-            if flow.state == OPENING:
-                self._reset_opening(flow)
-            self._cancel(flow)
-        self._next_tick = now + TICK if self._waiting else None
-
-    # Parts of the above.
-
-    def _syn(self, packet: Buffer, head: Head, key: bytes, flow: Flow | None, now: float) -> int:
-        isn = _SEQ_ACK(packet, head.start + 4)[0]
-        if flow is not None:
-            if flow.state == HELD and flow.isn == isn:
-                # Back-off doubles the interval at most; RFC 6298, 5.5.
-                flow.deadline = now + 2 * max(now - flow.last, 1.0) + 0.6
-                flow.last = now
-                return self._odd("syn-retransmitted")
-            if flow.state in (OPENING, OPEN) and (flow.isn == isn or flow.state == OPEN):
-                # A retransmission that crossed the verdict, or what only the listener's TCP can judge.
-                rewrite(packet, head, flow.out)
-                return FORWARD
-            if flow.state == CLOSED:
-                self._forget(flow)
-            else:
-                self._cancel(flow)  # the application closed and took the port again
-        if len(self._by_slot) >= MAX_FLOWS:
-            return self._odd("flows-full")
-        number = self._new_number()
-        peer, port = self.plan.peer(head.version, number)
-        ports = self.plan.port.to_bytes(2, "big") + port.to_bytes(2, "big")
-        listener_key = self.plan.listener(head.version) + peer + ports
-        flow = Flow(number, key, listener_key, bytes(packet[: head.end]), isn, now)
+    def begin(self, number: int, key: bytes, syn: bytes, isn: int, now: float) -> Flow:
+        """Make a flow with a tuple of its own."""
+        version = 4 if len(key) == 12 else 6
+        peer, port = self.plan.peer(version, number)
+        listener_key = (
+            self.plan.listener(version) + peer + self.plan.port.to_bytes(2, "big") + port.to_bytes(2, "big")
+        )
+        flow = ReflectedFlow(number, key, listener_key, syn, isn, now)
         self.app_ways[key], self.listener_ways[listener_key] = flow.out, flow.back
-        self._by_slot[number & _SLOTS] = flow
-        self._wait(flow, now)
-        self.events.append(Syn(number, head, key[-4:], head.version == 6, peer, port))
-        return DROP
+        return flow
 
-    def _flow(self, number: int) -> Flow | None:
-        flow = self._by_slot.get(number & _SLOTS)
-        return flow if flow is not None and flow.number == number else None
+    def arrival(self, flow: Flow) -> tuple[int, bytes, int]:
+        """Return where its connection will come out: listener (by family), peer address, peer port."""
+        version = 4 if len(flow.key) == 12 else 6
+        return int(version == 6), *self.plan.peer(version, flow.number)
 
-    def _new_number(self) -> int:
-        number = self._next_number
-        while number & _SLOTS in self._by_slot:  # a living flow's tuple is never given to another
-            number += 1
-        self._next_number = number + 1
-        return number
+    def to_listener_form(self, flow: Flow, packet: bytearray | memoryview, head: Head) -> None:
+        """Make the application's packet one for the listener, in place."""
+        rewrite(packet, head, self._by_slot[flow.number & SLOTS].out)
 
-    def _unknown(self, packet: Buffer, head: Head, out: list[bytes]) -> int:
-        self._odd("unknown-flow")
-        self._send(out, tcp_reset(packet, head))
-        return DROP
+    def listener_next(self, flow: Flow) -> int:
+        """Return the sequence number after the listener's SYN; 0 before it was seen."""
+        isn = self._by_slot[flow.number & SLOTS].listener_isn
+        return (isn + 1) & 0xFFFFFFFF if isn >= 0 else 0
 
-    def _odd(self, kind: str) -> int:
-        self.counters[kind] = self.counters.get(kind, 0) + 1
-        return DROP
+    def ended(self, flow: Flow) -> None:
+        """Remove a flow from the tables of both directions."""
+        assert isinstance(flow, ReflectedFlow)  # noqa: S101  begin() makes no others
+        flow.out.open = flow.back.open = False
+        del self.app_ways[flow.out.key], self.listener_ways[flow.back.key]
 
-    @staticmethod
-    def _send(out: list[bytes], packet: bytes | None) -> None:
-        if packet is not None:
-            out.append(packet)
+    def expire(self, flow: Flow) -> None:
+        """Forget a closed flow; end another one as `SynTable` does."""
+        if flow.state == CLOSED:
+            self.forget(flow)
+        else:
+            super().expire(flow)
 
-    def _track(self, flow: Flow, flags: int, side: int, now: float) -> None:
+    def _track(self, flow: ReflectedFlow, flags: int, side: int, now: float) -> None:
         """Note what ends a flow: RST, or FIN of both sides."""
         if flags & FIN:
             flow.fins |= side
@@ -332,34 +219,9 @@ class Reflector:
         if flags & RST or flow.fins == 3:
             flow.state = CLOSED
             flow.out.open = flow.back.open = False
-            self._wait(flow, now)
+            self.wait(flow, now)
         if flow.state == CLOSED:
             flow.deadline = now + LINGER
-
-    def _wait(self, flow: Flow, now: float) -> None:
-        self._waiting[flow.number] = flow
-        if self._next_tick is None:
-            self._next_tick = now + TICK
-
-    def _cancel(self, flow: Flow) -> None:
-        self.events.append(flow.number)
-        self._forget(flow)
-
-    def _forget(self, flow: Flow) -> None:
-        flow.out.open = flow.back.open = False
-        del (
-            self._by_slot[flow.number & _SLOTS],
-            self.app_ways[flow.out.key],
-            self.listener_ways[flow.back.key],
-        )
-        self._waiting.pop(flow.number, None)
-
-    def _reset_opening(self, flow: Flow) -> None:
-        out, back = flow.out.new, flow.back.new
-        ack = (flow.isn + 1) & 0xFFFFFFFF
-        seq = (flow.listener_isn + 1) & 0xFFFFFFFF if flow.listener_isn >= 0 else 0
-        self.to_app.append(tcp_segment(back[:-4], back[-4:], seq, ack, RST | ACK))
-        self.to_listener.append(tcp_segment(out[:-4], out[-4:], ack, 0, RST))
 
 
 def fast(ways: dict[bytes, Way], packet: memoryview, size: int) -> bool:
