@@ -11,7 +11,7 @@ import msgspec
 
 from inroad.cli.choose import connect_socket
 from inroad.core.errors import InroadError, NoPrivilege, by_code
-from inroad.core.status import SOCKET_PATH, ConnectRequest, Failure, Line, Status
+from inroad.core.status import SOCKET_PATH, ConfigView, ConnectRequest, Failure, Line, Status
 
 ANSWER_TIMEOUT = 30.0
 """Seconds for an answer to `status` and `quit`; a connect may take as long as it reports progress."""
@@ -44,6 +44,10 @@ class DaemonClient:
     def status(self) -> Status:
         """Return what the daemon knows."""
         return self._call("GET", "/v1/status", Status)
+
+    def config(self) -> ConfigView:
+        """Return the configuration that is in force."""
+        return self._call("GET", "/v1/config", ConfigView)
 
     def quit(self) -> Status:
         """End the session; returns what there was once the host is as it was before."""

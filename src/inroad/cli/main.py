@@ -10,6 +10,7 @@ import click
 from inroad.core.errors import InroadError
 
 COMMANDS = {
+    "config": "inroad.cli.config:config",
     "connect": "inroad.cli.connect:connect",
     "disconnect": "inroad.cli.quit:quit_command",
     "quit": "inroad.cli.quit:quit_command",
@@ -19,6 +20,7 @@ COMMANDS = {
     "version": "inroad.cli.version:version",
 }
 SHOWN = {
+    "config": "See and check the configuration.",
     "connect": "Make this workstation part of a cluster's network.",
     "quit": "End the connection and put the host back (also: disconnect).",
     "sandbox": "A little cluster on this host, for trying things out.",

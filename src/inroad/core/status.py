@@ -1,7 +1,8 @@
 """What CLI and daemon say to each other over the daemon's Unix socket (HTTP with JSON bodies).
 
 `POST /v1/connect` takes a `ConnectRequest` and answers with JSON lines: any number of `Progress`, then
-one `Outcome`. `GET /v1/status` answers with `Status`. `POST /v1/quit` answers with `Status`.
+one `Outcome`. `GET /v1/status` answers with `Status`, `GET /v1/config` with `ConfigView`. `POST /v1/quit`
+answers with `Status`.
 An error anywhere is a `Failure` (with the HTTP status 4xx or 5xx where the answer is a single body).
 """
 
@@ -15,7 +16,11 @@ JOURNAL_PATH = "/run/inroad/journal.json"
 
 
 class ConnectRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """`environment`: the caller's variables that kubeconfig loading needs (HOME, PATH, KUBECONFIG, ...)."""
+    """`environment`: the caller's variables that kubeconfig loading needs (HOME, PATH, KUBECONFIG, ...).
+
+    `config_file`: the caller's configuration file, "" for none. `settings`: what the command line says, by
+    dotted key as in that file.
+    """
 
     kubeconfig: str = ""
     context: str = ""
@@ -23,6 +28,8 @@ class ConnectRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     manager_namespace: str = ""
     directory: str = "/"
     environment: dict[str, str] = {}
+    config_file: str = ""
+    settings: dict[str, object] = {}
 
 
 class Progress(msgspec.Struct, tag="progress"):
@@ -110,6 +117,21 @@ class Status(msgspec.Struct, tag="status", omit_defaults=False):
     subnets: list[SubnetStatus] = []
     never_proxy: list[str] = []
     warnings: list[str] = []
+
+
+class ConfigValue(msgspec.Struct):
+    """A configuration value in force: its dotted key, as a file would hold it, and its source."""
+
+    key: str
+    value: object
+    source: str
+
+
+class ConfigView(msgspec.Struct, tag="config"):
+    """Answer of `GET /v1/config`: every value, and what was wrong with the files they came from."""
+
+    values: list[ConfigValue]
+    problems: list[str] = []
 
 
 class Outcome(msgspec.Struct, tag="outcome"):
