@@ -4,78 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
-import ssl
 import struct
 from collections.abc import AsyncIterator
 
-import aiohttp
 import pytest
-
-from inroad.sandbox.apiserver import (
-    ApiServer,
-    Authenticator,
-    CertificateAuthority,
-    Store,
-    administrator,
-    server_context,
-)
-
-TOKEN = "the-administrators-token"
-
-
-class Cluster:
-    """A running API server and a client session for it."""
-
-    def __init__(self) -> None:
-        self.store = Store(service_cidrs=("10.96.0.0/16", "fd00:10:96::/112"))
-        self.ca = CertificateAuthority()
-        listener = socket.socket()
-        listener.bind(("127.0.0.1", 0))
-        self.url = f"https://127.0.0.1:{listener.getsockname()[1]}"
-        self.backends: dict[tuple[str, str, int], int] = {}
-        self.server = ApiServer(
-            self.store,
-            dial_pod=self.dial,
-            sockets=[listener],
-            tls=server_context(self.ca.issue_server(["127.0.0.1", "kubernetes"]), self.ca.pem),
-            authenticator=Authenticator(self.store, {TOKEN: administrator()}),
-        )
-        self.http: aiohttp.ClientSession
-
-    async def dial(self, namespace: str, pod: str, port: int) -> socket.socket:
-        sock = socket.socket()
-        sock.setblocking(False)
-        where = self.backends.get((namespace, pod, port), 1)
-        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", where))
-        return sock
-
-    async def __aenter__(self) -> Cluster:
-        await self.server.start()
-        trust = ssl.create_default_context(cadata=self.ca.pem.decode())
-        self.http = aiohttp.ClientSession(
-            self.url,
-            connector=aiohttp.TCPConnector(ssl=trust),
-            headers={"Authorization": f"Bearer {TOKEN}"},
-        )
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.http.close()
-        await self.server.stop()
+from apiserver_cluster import Cluster, pod
 
 
 @pytest.fixture
 async def cluster() -> AsyncIterator[Cluster]:
     async with Cluster() as running:
         yield running
-
-
-def pod(name: str, node: str = "node-1") -> dict[str, object]:
-    return {
-        "metadata": {"name": name, "labels": {"app": name}},
-        "spec": {"nodeName": node, "containers": [{"name": "main", "image": "none"}]},
-    }
 
 
 async def test_nobody_without_a_token(cluster: Cluster) -> None:

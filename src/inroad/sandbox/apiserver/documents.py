@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from inroad.sandbox.apiserver import openapi
 from inroad.sandbox.apiserver.auth import Authenticator
 from inroad.sandbox.apiserver.collection import encode
 from inroad.sandbox.apiserver.resources import RESOURCES, Resource
@@ -26,6 +27,8 @@ def answer(request: web.BaseRequest, store: Store, authenticator: Authenticator)
     if path in ("/healthz", "/livez", "/readyz"):
         return web.Response(text="ok")
     document = _document(path, request.host, store, authenticator)
+    if document is None:
+        document = openapi.document(path, [one for one in RESOURCES if served(store, one)])
     if document is None:
         return web.Response(status=404, text="404 page not found\n")
     return web.Response(body=encode(document), content_type="application/json")

@@ -2,186 +2,246 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
-from inroad.sandbox.apiserver import portforward, watches, websocket
+from inroad.sandbox.apiserver import bodies, patches, subresources, watches
 from inroad.sandbox.apiserver.auth import User
 from inroad.sandbox.apiserver.collection import Entry, encode
+from inroad.sandbox.apiserver.faults import Faults
+from inroad.sandbox.apiserver.lists import Lists
+from inroad.sandbox.apiserver.representation import Plain, representation
 from inroad.sandbox.apiserver.requests import Query, Target
+from inroad.sandbox.apiserver.reviews import Reviews
 from inroad.sandbox.apiserver.selectors import predicate
 from inroad.sandbox.apiserver.status import (
     ApiError,
-    bad_request,
+    conflict,
     details_of,
+    invalid_field,
     method_not_allowed,
     no_such_resource,
 )
 from inroad.sandbox.apiserver.store import Store
-from inroad.sandbox.apiserver.takeover import Handed, switch_protocols
+from inroad.sandbox.apiserver.streams import Stream, json_response, send_pieces
 
 Json = dict[str, Any]
+_RETURNED = ("pods", "serviceaccounts", "services")
+"""Kinds whose deletion answers with the object rather than a Status."""
+_OBJECT_PARTS = ("", "status", "ephemeralcontainers")
+
+
+class Exchange:
+    """One request on its way through a handler: what it asks and how it wants the answer."""
+
+    def __init__(self, request: web.BaseRequest, target: Target, user: User, now: float) -> None:
+        self.request = request
+        self.target = target
+        self.user = user
+        self.query = Query(request.query_string)
+        self.form = representation(request.headers.get("Accept", ""), self.query.text("includeObject"), now)
+
+    @property
+    def namespace(self) -> str:
+        """The object's namespace, '' for kinds without."""
+        return (self.target.namespace or "") if self.target.resource.namespaced else ""
+
+    def answer(self, obj: Json | Entry, status: int = 200) -> web.Response:
+        """Return an object in the form that the client wants."""
+        data = obj.data if isinstance(obj, Entry) else encode(obj)
+        plain = isinstance(obj, dict) and obj.get("kind") != self.target.resource.kind
+        form = Plain() if plain else self.form
+        return json_response(form.one(self.target.resource, data), status)
 
 
 class Handlers:
     """Answers requests for resources; who asks has been checked."""
 
-    def __init__(self, store: Store, dial_pod: portforward.DialPod) -> None:
+    def __init__(
+        self, store: Store, reviews: Reviews, faults: Faults, read_log: subresources.ReadLog | None
+    ) -> None:
+        self._faults = faults
+        self.lists = Lists(store)
+        self.watches: set[watches.Watch] = set()
         self._store = store
-        self._dial_pod = dial_pod
-        self._watches: set[watches.Watch] = set()
-        self._forwards: set[portforward.ChannelForward] = set()
-
-    def close(self) -> None:
-        """End what would otherwise stay open: watches and port-forwards."""
-        for watch in tuple(self._watches):
-            watch.stop()
-        for forward in tuple(self._forwards):
-            forward.websocket.abort()
-
-    async def answer(self, request: web.BaseRequest, target: Target, user: User) -> web.StreamResponse:
-        """Answer one request."""
-        if target.subresource and target.subresource not in target.resource.subresources:
-            raise no_such_resource()
-        if target.subresource == "portforward":
-            return await self._portforward(request, target)
-        if target.subresource not in ("", "status"):
-            raise no_such_resource()
-        handle = {
+        self._reviews = reviews
+        self._read_log = read_log
+        self._verbs = {
             "get": self._get,
             "list": self._list,
             "watch": self._watch,
             "create": self._create,
             "update": self._update,
+            "patch": self._patch,
             "delete": self._delete,
-        }.get(target.verb)
-        if handle is None:
-            raise method_not_allowed()
-        return await handle(request, target)
-
-    async def _get(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
-        return _object(self._entry(target).data)
-
-    def _entry(self, target: Target) -> Entry:
-        return self._store.entry(target.resource.plural, target.name, self._namespace(target))
-
-    def _namespace(self, target: Target) -> str:
-        return (target.namespace or "") if target.resource.namespaced else ""
-
-    async def _list(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
-        query = Query(request.query_string)
-        select = predicate(target.resource.plural, query.text("labelSelector"), query.text("fieldSelector"))
-        collection = self._store.collection(target.resource.plural)
-        scope = target.namespace if target.resource.namespaced else None
-        items = [entry.data for entry in collection.select(scope) if select(entry)]
-        head = {
-            "kind": f"{target.resource.kind}List",
-            "apiVersion": target.resource.group_version,
-            "metadata": {"resourceVersion": str(self._store.rv)},
+            "deletecollection": self._delete_collection,
         }
-        return _object(encode(head)[:-1] + b',"items":[' + b",".join(items) + b"]}")
 
-    async def _watch(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
-        query = Query(request.query_string)
-        select = predicate(target.resource.plural, query.text("labelSelector"), query.text("fieldSelector"))
+    async def answer(self, request: web.BaseRequest, target: Target, user: User) -> web.StreamResponse:
+        """Answer one request; every failure is an `ApiError`."""
+        if target.subresource and target.subresource not in target.resource.subresources:
+            raise no_such_resource()
+        exchange = Exchange(request, target, user, self._store.now())
+        if target.subresource in _OBJECT_PARTS:
+            if target.verb not in target.resource.verbs or (target.subresource and target.verb == "create"):
+                raise method_not_allowed()
+            return await self._verbs[target.verb](exchange)
+        return await self._subresource(exchange)
+
+    async def _get(self, exchange: Exchange) -> web.StreamResponse:
+        target = exchange.target
+        return exchange.answer(self._store.entry(target.resource.plural, target.name, exchange.namespace))
+
+    async def _list(self, exchange: Exchange) -> web.StreamResponse:
+        page = self.lists.page(exchange.target, exchange.query)
+        pieces = exchange.form.many(exchange.target.resource, page.entries, page.metadata)
+        rate = self._faults.rate(exchange.user, exchange.target)
+        return await send_pieces(exchange.request, pieces, rate)
+
+    async def _watch(self, exchange: Exchange) -> web.StreamResponse:
+        target, query = exchange.target, exchange.query
+        plural = target.resource.plural
+        select = predicate(plural, query.text("labelSelector"), query.text("fieldSelector"))
         options = watches.options_of(query)
-        watch = watches.Watch(self._store.collection(target.resource.plural), target, select, options)
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        response.enable_chunked_encoding()
-        await response.prepare(request)
-        self._watches.add(watch)
+        collection = self._store.collection(plural)
+        watch = watches.Watch(collection, target, exchange.user, select, options, exchange.form)
+        stream = Stream(exchange.request, self._faults.rate(exchange.user, target))
+        await stream.start()
+        self.watches.add(watch)
         try:
-            await watch.serve(response, self._store.rv)
+            await watch.serve(stream, self._store.rv, self._faults)
         finally:
-            self._watches.discard(watch)
-        return response
+            self.watches.discard(watch)
+        return stream.response
 
-    async def _create(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
-        obj = await _body(request)
-        metadata = obj.setdefault("metadata", {})
-        namespace = self._namespace(target)
-        if namespace and metadata.get("namespace", namespace) != namespace:
-            raise bad_request(
-                "the namespace of the provided object does not match the namespace sent on the request"
-            )
-        dry_run = bool(Query(request.query_string).all("dryRun"))
-        created = self._store.create(target.resource.plural, obj, namespace, dry_run=dry_run)
-        return _object(encode(created), 201)
+    async def _create(self, exchange: Exchange) -> web.StreamResponse:
+        resource = exchange.target.resource
+        obj = await bodies.read_object(exchange.request)
+        bodies.check_identity(obj, resource.kind, resource.group_version, "", exchange.namespace)
+        if not resource.stored:
+            return exchange.answer(self._reviews.answer(exchange.target, obj, exchange.user), 201)
+        if exchange.target.name:
+            raise method_not_allowed()
+        dry_run = bodies.is_dry_run(exchange.query)
+        return exchange.answer(
+            self._store.create(resource.plural, obj, exchange.namespace, dry_run=dry_run), 201
+        )
 
-    async def _update(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
-        obj = await _body(request)
-        name = obj.setdefault("metadata", {}).setdefault("name", target.name)
-        if name != target.name:
-            raise bad_request(
-                f"the name of the object ({name}) does not match the name on the URL ({target.name})"
-            )
-        updated = self._store.update(
-            target.resource.plural,
+    async def _update(self, exchange: Exchange) -> web.StreamResponse:
+        obj = await bodies.read_object(exchange.request)
+        return exchange.answer(self._put(exchange, obj))
+
+    def _put(self, exchange: Exchange, obj: Json) -> Json:
+        target, resource = exchange.target, exchange.target.resource
+        bodies.check_identity(obj, resource.kind, resource.group_version, target.name, exchange.namespace)
+        return self._store.update(
+            resource.plural,
             obj,
-            self._namespace(target),
+            exchange.namespace,
             subresource=target.subresource,
-            dry_run=bool(Query(request.query_string).all("dryRun")),
+            dry_run=bodies.is_dry_run(exchange.query),
         )
-        return _object(encode(updated))
 
-    async def _delete(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
-        options = await _body(request, optional=True)
-        query = Query(request.query_string)
-        grace = options.get("gracePeriodSeconds", query.number("gracePeriodSeconds"))
-        deleted = self._store.delete(
-            target.resource.plural,
-            target.name,
-            self._namespace(target),
-            grace=grace,
-            dry_run=bool(options.get("dryRun") or query.all("dryRun")),
-        )
-        if "deletionTimestamp" in deleted["metadata"] or target.resource.plural in ("pods", "services"):
-            return _object(encode(deleted))
+    async def _patch(self, exchange: Exchange) -> web.StreamResponse:
+        target = exchange.target
+        kind, patch = await bodies.read_patch(exchange.request)
+        old = self._store.find(target.resource.plural, target.name, exchange.namespace)
+        if old is None and kind == patches.APPLY_PATCH and isinstance(patch, dict):
+            resource = target.resource
+            bodies.check_identity(
+                patch, resource.kind, resource.group_version, target.name, exchange.namespace
+            )
+            dry_run = bodies.is_dry_run(exchange.query)
+            created = self._store.create(resource.plural, patch, exchange.namespace, dry_run=dry_run)
+            return exchange.answer(created, 201)
+        if old is None:
+            self._store.entry(target.resource.plural, target.name, exchange.namespace)  # raises 404
+            raise AssertionError
+        return exchange.answer(self._put(exchange, patches.apply(kind, old, patch)))
+
+    async def _delete(self, exchange: Exchange) -> web.StreamResponse:
+        target, options = exchange.target, await bodies.read_object(exchange.request, optional=True)
+        old = self._store.entry(target.resource.plural, target.name, exchange.namespace).object()
+        _check_preconditions(target, options.get("preconditions") or {}, old["metadata"])
+        deleted = self._remove(exchange, options, target.name, exchange.namespace)
+        if "deletionTimestamp" in deleted["metadata"] or target.resource.plural in _RETURNED:
+            return exchange.answer(deleted)
         details = details_of(target.resource, target.name) | {"uid": deleted["metadata"]["uid"]}
         status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
-        return _object(encode(status | {"details": details}))
+        return exchange.answer(status | {"details": details})
 
-    async def _portforward(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
-        pod = self._entry(target).object()
-        if not pod["spec"].get("nodeName"):
-            raise bad_request(f"pod {target.name} does not have a host assigned")
-        if request.headers.get("Upgrade", "").lower() != "websocket":
-            raise ApiError(400, "BadRequest", "Upgrade request required")
-        offered = [
-            protocol.strip()
-            for header in request.headers.getall("Sec-WebSocket-Protocol", [])
-            for protocol in header.split(",")
-        ]
-        try:
-            ports = portforward.ports_of(Query(request.query_string))
-            headers = {key.lower(): value for key, value in request.headers.items()}
-            answer = websocket.handshake(headers, offered, (portforward.CHANNELS,))
-        except portforward.BadPorts as error:
-            return web.Response(status=400, text=f"{error}\n")
-        except websocket.Refused as error:
-            return web.Response(status=403, text=f"{error}\n")
-        forward = portforward.ChannelForward(target.name, ports)
-        self._forwards.add(forward)
-        try:
-            switch_protocols(request, answer, forward.websocket)
-            await forward.run(lambda port: self._dial_pod(target.namespace or "", target.name, port))
-            await forward.websocket.done
-            return Handed()
-        finally:
-            self._forwards.discard(forward)
+    async def _delete_collection(self, exchange: Exchange) -> web.StreamResponse:
+        options = await bodies.read_object(exchange.request, optional=True)
+        page = self.lists.page(exchange.target, exchange.query)
+        for entry in page.entries:
+            self._remove(exchange, options, entry.name, entry.namespace)
+        resource = exchange.target.resource
+        return json_response(b"".join(Plain().many(resource, page.entries, page.metadata)))
+
+    def _remove(self, exchange: Exchange, options: Json, name: str, namespace: str) -> Json:
+        grace = options.get("gracePeriodSeconds", exchange.query.number("gracePeriodSeconds"))
+        policy = options.get("propagationPolicy") or exchange.query.text("propagationPolicy")
+        return self._store.delete(
+            exchange.target.resource.plural,
+            name,
+            namespace,
+            grace=grace,
+            policy=policy,
+            dry_run=bodies.is_dry_run(exchange.query, options),
+        )
+
+    async def _subresource(self, exchange: Exchange) -> web.StreamResponse:
+        target = exchange.target
+        match target.subresource, target.verb:
+            case "scale", "get":
+                return exchange.answer(subresources.scale_of(self._object(exchange)))
+            case "scale", "update":
+                body = await bodies.read_object(exchange.request)
+                return exchange.answer(subresources.rescaled(self._store, target, body))
+            case "scale", "patch":
+                kind, patch = await bodies.read_patch(exchange.request)
+                scale = patches.apply(kind, subresources.scale_of(self._object(exchange)), patch)
+                return exchange.answer(subresources.rescaled(self._store, target, scale))
+            case "log", "get":
+                return await self._log(exchange)
+            case "finalize", "update":
+                body = await bodies.read_object(exchange.request)
+                return exchange.answer(subresources.finalize(self._store, target, body))
+            case ("token" | "binding" | "eviction") as name, "create":
+                body = await bodies.read_object(exchange.request)
+                return exchange.answer(self._action(name, target, body), 201)
+        raise method_not_allowed()
+
+    def _action(self, name: str, target: Target, body: Json) -> Json:
+        if name == "token":
+            return subresources.token_request(self._store, self._reviews.authenticator, target, body)
+        act = subresources.bind if name == "binding" else subresources.evict
+        return act(self._store, target, body)
+
+    def _object(self, exchange: Exchange) -> Json:
+        return self._store.get(exchange.target.resource.plural, exchange.target.name, exchange.namespace)
+
+    async def _log(self, exchange: Exchange) -> web.StreamResponse:
+        query = exchange.query
+        if query.flag("follow"):
+            raise invalid_field("PodLogOptions", "follow", "this server does not follow logs")
+        text = await subresources.log_text(
+            self._read_log, self._store, exchange.target, query.text("container"), query.number("tailLines")
+        )
+        return web.Response(body=text, content_type="text/plain")
 
 
-def _object(data: bytes, status: int = 200) -> web.Response:
-    return web.Response(status=status, body=data, content_type="application/json")
+def _check_preconditions(target: Target, wanted: Mapping[str, str], metadata: Json) -> None:
+    for key, label in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
+        if wanted.get(key) and wanted[key] != metadata[key]:
+            raise conflict(
+                target.resource,
+                target.name,
+                f"Precondition failed: {label} in precondition: {wanted[key]}, "
+                f"{label} in object meta: {metadata[key]}",
+            )
 
 
-async def _body(request: web.BaseRequest, *, optional: bool = False) -> Json:
-    data = await request.read()
-    if not data and optional:
-        return {}
-    try:
-        return msgspec.json.decode(data, type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        raise bad_request(f"the object provided is unrecognized: {error}") from None
+__all__ = ["ApiError", "Exchange", "Handlers", "json_response"]

@@ -77,6 +77,15 @@ def finished(obj: Json) -> bool:
     )
 
 
+def add_finalizer(obj: Json, policy: str) -> None:
+    """Leave the mark by which the garbage collector knows how dependents are to be treated."""
+    finalizer = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}.get(policy)
+    if finalizer is not None:
+        finalizers = obj["metadata"].setdefault("finalizers", [])
+        if finalizer not in finalizers:
+            finalizers.append(finalizer)
+
+
 def mark_deleted(resource: Resource, obj: Json, grace: int | None, now: float) -> bool:
     """Mark an object as being deleted; return False when nothing holds it back and it goes at once."""
     metadata = obj["metadata"]

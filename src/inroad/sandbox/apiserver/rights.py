@@ -1,15 +1,29 @@
-"""Who may do what. Administrators may do everything; restrictions take single rights away by name."""
+"""Who may do what: RBAC objects decide (`rbac.authorization.k8s.io`), administrators may do everything,
+and restrictions take single rights away from anybody, for tests.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Protocol
+from typing import Any, Protocol
 
-from inroad.sandbox.apiserver.auth import User
+from inroad.sandbox.apiserver.auth import ADMINISTRATORS, AUTHENTICATED, User
+from inroad.sandbox.apiserver.collection import Change
 from inroad.sandbox.apiserver.requests import Target
 from inroad.sandbox.apiserver.status import ApiError, details_of
+from inroad.sandbox.apiserver.store import Store
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PathTarget:
+    """A request for a path that is no resource, such as `/metrics`."""
+
+    verb: str
+    path: str
 
 
 class Authorizer(Protocol):
@@ -17,6 +31,9 @@ class Authorizer(Protocol):
 
     def allows(self, user: User, target: Target) -> bool:
         """Return True when the user may do it."""
+
+    def allows_path(self, user: User, target: PathTarget) -> bool:
+        """Return True when the user may read that document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +71,113 @@ class Restriction:
 
 
 class Restricted:
-    """Allows what nothing takes away. `restrictions` may be changed while the server runs."""
+    """Allows authenticated users what nothing takes away. `restrictions` may be changed at run time."""
 
     def __init__(self, restrictions: Iterable[Restriction] = ()) -> None:
         self.restrictions = list(restrictions)
 
     def allows(self, user: User, target: Target) -> bool:
         """Return True for authenticated users whom no restriction meets."""
-        if "system:authenticated" not in user.groups:
+        if AUTHENTICATED not in user.groups:
             return False
         return not any(restriction.meets(user, target) for restriction in self.restrictions)
+
+    def allows_path(self, user: User, target: PathTarget) -> bool:
+        """Return True for authenticated users."""
+        return AUTHENTICATED in user.groups
+
+
+_DISCOVERY = ("/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*", "/healthz", "/livez", "/readyz")
+_PUBLIC = ("/healthz", "/livez", "/readyz", "/version", "/.well-known/*", "/openid/v1/jwks")
+_ANYBODY = (("create", "selfsubjectaccessreviews"), ("create", "selfsubjectrulesreviews"))
+"""`system:basic-user`: everybody may ask what they may do."""
+
+
+class Rbac:
+    """Decides by the Role, ClusterRole and binding objects in the store, after `restrictions`."""
+
+    def __init__(self, store: Store, restrictions: Iterable[Restriction] = ()) -> None:
+        self._store = store
+        self._restricted = Restricted(restrictions)
+        self._rules: dict[str, list[tuple[str | None, list[Json]]]] = {}
+        """What each subject has: (namespace or None for everywhere, rules). Empty: to be read again."""
+        for plural in ("roles", "clusterroles", "rolebindings", "clusterrolebindings"):
+            store.subscribe(plural, self._changed)
+
+    @property
+    def restrictions(self) -> list[Restriction]:
+        """The restrictions; may be changed at run time."""
+        return self._restricted.restrictions
+
+    def allows(self, user: User, target: Target) -> bool:
+        """Return True when a rule allows it and no restriction takes it away."""
+        if any(restriction.meets(user, target) for restriction in self.restrictions):
+            return False
+        if ADMINISTRATORS in user.groups:
+            return True
+        asks = (target.verb, target.resource.plural)
+        if AUTHENTICATED in user.groups and (asks in _ANYBODY or asks == ("create", "selfsubjectreviews")):
+            return True
+        return any(_rule_allows(rule, target) for rule in self._rules_of(user, target.namespace))
+
+    def allows_path(self, user: User, target: PathTarget) -> bool:
+        """Return True for discovery, and for what rules with nonResourceURLs allow."""
+        known = _DISCOVERY + _PUBLIC if AUTHENTICATED in user.groups else _PUBLIC
+        if ADMINISTRATORS in user.groups or any(fnmatchcase(target.path, pattern) for pattern in known):
+            return True
+        return any(
+            _verb_in(rule, target.verb)
+            and any(fnmatchcase(target.path, url) for url in rule.get("nonResourceURLs") or ())
+            for rule in self._rules_of(user, None)
+        )
+
+    def _changed(self, _: Change) -> None:
+        self._rules.clear()
+
+    def _rules_of(self, user: User, namespace: str | None) -> Iterator[Json]:
+        if not self._rules:
+            self._read()
+        for subject in (f"User:{user.name}", *(f"Group:{group}" for group in user.groups)):
+            for where, rules in self._rules.get(subject, ()):
+                if where is None or where == namespace:
+                    yield from rules
+
+    def _read(self) -> None:
+        self._rules = {"": []}
+        for plural in ("clusterrolebindings", "rolebindings"):
+            for entry in self._store.collection(plural).select(None):
+                binding = entry.object()
+                rules = self._role(binding["roleRef"], entry.namespace)
+                for subject in binding.get("subjects") or ():
+                    key = f"{subject['kind']}:{subject['name']}"
+                    if subject["kind"] == "ServiceAccount":
+                        inside = subject.get("namespace") or entry.namespace
+                        key = f"User:system:serviceaccount:{inside}:{subject['name']}"
+                    self._rules.setdefault(key, []).append((entry.namespace or None, rules))
+
+    def _role(self, reference: Json, namespace: str) -> list[Json]:
+        cluster = reference["kind"] == "ClusterRole"
+        plural, inside = ("clusterroles", "") if cluster else ("roles", namespace)
+        role = self._store.find(plural, reference["name"], inside)
+        return list((role or {}).get("rules") or ())
+
+
+def _verb_in(rule: Json, verb: str) -> bool:
+    return "*" in rule["verbs"] or verb in rule["verbs"]
+
+
+def _rule_allows(rule: Json, target: Target) -> bool:
+    groups, resources = rule.get("apiGroups") or (), rule.get("resources") or ()
+    names = rule.get("resourceNames") or ()
+    plural = target.resource.plural
+    asked = f"{plural}/{target.subresource}" if target.subresource else plural
+    wild = ("*", f"*/{target.subresource}") if target.subresource else ("*",)
+    return (
+        _verb_in(rule, target.verb)
+        and ("*" in groups or target.resource.group in groups)
+        and (asked in resources or any(one in resources for one in wild))
+        and (not names or target.name in names)
+    )
 
 
 def denied(user: User, target: Target) -> ApiError:
@@ -81,8 +195,11 @@ def denied(user: User, target: Target) -> ApiError:
     )
 
 
-def path_denied(user: User, verb: str, path: str) -> ApiError:
+def path_denied(user: User, target: PathTarget) -> ApiError:
     """403 for a path that is no resource."""
     return ApiError(
-        403, "Forbidden", f'forbidden: User "{user.name}" cannot {verb} path "{path}"', details={}
+        403,
+        "Forbidden",
+        f'forbidden: User "{user.name}" cannot {target.verb} path "{target.path}"',
+        details={},
     )

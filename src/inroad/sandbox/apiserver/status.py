@@ -150,6 +150,16 @@ def invalid(resource: Resource, name: str, causes: Sequence[Cause]) -> ApiError:
     return ApiError(422, "Invalid", f'{kind} "{name}" is invalid: {text}', details=details)
 
 
+def invalid_field(kind: str, field: str, why: str) -> ApiError:
+    """422: a parameter of a request's options can't be had."""
+    return ApiError(
+        422,
+        "Invalid",
+        f'{kind} "" is invalid: {field}: Forbidden: {why}',
+        details={"kind": kind, "causes": [{"reason": "FieldValueForbidden", "message": why, "field": field}]},
+    )
+
+
 def forbidden(resource: Resource, name: str, why: str, causes: Sequence[Json] = ()) -> ApiError:
     """403: admission or authorization said no."""
     subject = f'{resource.qualified} "{name}"' if name else resource.qualified

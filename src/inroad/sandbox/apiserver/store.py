@@ -104,6 +104,11 @@ class Store:
                 own += [cidr for cidr in obj["spec"].get("cidrs", ()) if cidr not in own]
         return parse_ranges(own)
 
+    def forget_history(self) -> None:
+        """Drop all history: watches from before now get 410, as after a compaction."""
+        for collection in self._collections.values():
+            collection.forget(self.rv)
+
     # -- watching -----------------------------------------------------------------------------------
 
     def subscribe(self, plural: str, subscriber: Callable[[Change], None]) -> Callable[[], None]:
@@ -225,9 +230,12 @@ class Store:
         namespace: str = "",
         *,
         grace: int | None = None,
+        policy: str = "",
         dry_run: bool = False,
     ) -> Json:
         """Delete an object and return its last state.
+
+        `policy` is the propagationPolicy: Foreground and Orphan leave a finalizer for the garbage collector.
 
         Objects with finalizers, and pods on a node whose grace period (seconds; None: the pod's own) is
         not 0, are marked with a deletionTimestamp only: the one who works for them deletes them for good.
@@ -237,6 +245,7 @@ class Store:
         obj = before.object()
         if plural == "namespaces" and name in SYSTEM_NAMESPACES[:1] + SYSTEM_NAMESPACES[2:]:
             raise forbidden(resource, name, "this namespace may not be deleted")
+        objects.add_finalizer(obj, policy)
         marked = objects.mark_deleted(resource, obj, grace, self.now())
         if not marked:
             return self._commit(resource, "DELETED", obj, before, dry_run)

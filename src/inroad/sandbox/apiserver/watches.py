@@ -7,21 +7,20 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from aiohttp import web
-
+from inroad.sandbox.apiserver.auth import User
 from inroad.sandbox.apiserver.collection import Change, Collection, Entry, encode, event_line
+from inroad.sandbox.apiserver.faults import Faults
+from inroad.sandbox.apiserver.representation import Plain
 from inroad.sandbox.apiserver.requests import Query, Target
 from inroad.sandbox.apiserver.selectors import Predicate, everything
 from inroad.sandbox.apiserver.status import ApiError, bad_request
+from inroad.sandbox.apiserver.streams import Stream
 
 BOOKMARK_PERIOD = 60.0
 """Seconds between bookmarks, as kube-apiserver sends them."""
 _SLOW = 100_000
 """A watcher that is this many changes behind is dropped, as the real watch cache does."""
 _INITIAL_END = {"k8s.io/initial-events-end": "true"}
-
-Encoder = Callable[[str, bytes], bytes]
-"""(event type, object's JSON) to the line that is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,22 +57,25 @@ class Watch:
         self,
         collection: Collection,
         target: Target,
+        user: User,
         select: Predicate,
         options: WatchOptions,
-        *,
-        encoder: Encoder = event_line,
+        form: Plain,
     ) -> None:
         self._collection = collection
-        self._target = target
+        self.target = target
+        self.user = user
         self._select = select
         self._options = options
-        self._encoder = encoder
+        self._form = form
+        self._shared = type(form) is Plain
+        """The lines are the same for all watchers, so the change keeps them."""
         self._lines: list[bytes] = []
         self._wake = asyncio.Event()
         self._ended = False
         self._seen = 0
 
-    async def serve(self, response: web.StreamResponse, rv: int) -> None:
+    async def serve(self, stream: Stream, rv: int, faults: Faults) -> None:
         """Send events until the time is up or the client has gone. `rv` is the present version."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._options.timeout
@@ -82,16 +84,17 @@ class Watch:
         leave = self._begin(rv)
         try:
             while True:
+                await faults.stalled(self.user, self.target)
                 if self._lines:
                     lines, self._lines = self._lines, []
-                    await response.write(b"".join(lines))
+                    await stream.write(b"".join(lines))
                     continue
                 if self._ended:
                     return
                 now = loop.time()
                 if now >= deadline:
                     if self._options.bookmarks:
-                        await response.write(self._bookmark({}))
+                        await stream.write(self._bookmark({}))
                     return
                 if self._options.bookmarks and now >= bookmark:
                     bookmark = now + BOOKMARK_PERIOD
@@ -113,9 +116,9 @@ class Watch:
     def _begin(self, rv: int) -> Callable[[], None]:
         since = self._options.since
         if since is None:
-            for entry in self._collection.select(self._target.namespace):
+            for entry in self._collection.select(self.target.namespace):
                 if self._selects(entry):
-                    self._lines.append(self._encoder("ADDED", entry.data))
+                    self._lines.append(self._line("ADDED", entry.data))
             if self._options.initial_end:
                 self._lines.append(self._bookmark(_INITIAL_END))
         else:
@@ -134,17 +137,17 @@ class Watch:
         if not is_in and not was_in:
             return
         kind = "MODIFIED" if is_in and was_in else "ADDED" if is_in else "DELETED"
-        if kind == change.kind and self._encoder is event_line:
+        if kind == change.kind and self._shared:
             self._lines.append(change.line())
         else:
-            self._lines.append(self._encoder(kind, change.entry.data))
+            self._lines.append(self._line(kind, change.entry.data))
         if len(self._lines) > _SLOW:
             self._lines.clear()
             self._ended = True
         self._wake.set()
 
     def _selects(self, entry: Entry) -> bool:
-        namespace, name = self._target.namespace, self._target.name
+        namespace, name = self.target.namespace, self.target.name
         if namespace is not None and entry.namespace and entry.namespace != namespace:
             return False
         if name and entry.name != name:
@@ -157,4 +160,7 @@ class Watch:
         if annotations:
             metadata["annotations"] = annotations
         obj = {"kind": resource.kind, "apiVersion": resource.group_version, "metadata": metadata}
-        return self._encoder("BOOKMARK", encode(obj))
+        return self._line("BOOKMARK", encode(obj))
+
+    def _line(self, kind: str, data: bytes) -> bytes:
+        return self._form.line(self._collection.resource, kind, data)

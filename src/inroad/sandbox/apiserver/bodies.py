@@ -1,0 +1,106 @@
+"""Reads what clients send: objects, patches, options; and the parameters that all writes share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from inroad.sandbox.apiserver import patches
+from inroad.sandbox.apiserver.requests import Query
+from inroad.sandbox.apiserver.status import ApiError, bad_request, unsupported_media_type
+
+Json = dict[str, Any]
+_OBJECTS = ("application/json", "application/yaml")
+LARGEST = 3 * 1024 * 1024
+"""Bytes of a request's body, as kube-apiserver limits it."""
+
+
+async def read_object(request: web.BaseRequest, *, optional: bool = False) -> Json:
+    """Return the object in a request's body; 400, 413, 415."""
+    data = await _read(request)
+    if not data and optional:
+        return {}
+    kind = request.content_type
+    if kind not in (*_OBJECTS, "application/octet-stream"):  # octet-stream: aiohttp's word for none
+        raise unsupported_media_type(_OBJECTS)
+    found = _yaml(data) if kind == "application/yaml" else _json(data)
+    if not isinstance(found, dict):
+        raise bad_request("couldn't get version/kind; json parse error: not an object")
+    return found
+
+
+async def read_patch(request: web.BaseRequest) -> tuple[str, Any]:
+    """Return a patch and its content type; 400, 413, 415."""
+    kind = request.content_type
+    if kind not in patches.TYPES:
+        raise unsupported_media_type(patches.TYPES)
+    data = await _read(request)
+    return kind, _yaml(data) if kind == patches.APPLY_PATCH else _json(data)
+
+
+def is_dry_run(query: Query, options: Json | None = None) -> bool:
+    """Return whether nothing shall be stored; 400 for values other than All."""
+    wanted = query.all("dryRun") or (options or {}).get("dryRun") or []
+    for value in wanted:
+        if value != "All":
+            raise bad_request(
+                f'PatchOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: "{value}": '
+                'supported values: "All"'
+            )
+    return bool(wanted)
+
+
+def check_identity(obj: Json, kind: str, group_version: str, name: str, namespace: str) -> None:
+    """Check that an object is the one its URL speaks of; 400. Empty `name`: the object's own."""
+    said = (obj.get("apiVersion") or group_version, obj.get("kind") or kind)
+    if said != (group_version, kind):
+        raise bad_request(
+            f"{said[1]} in version {said[0]!r} cannot be handled as a {kind}: "
+            f"the API version in the data ({said[0]}) does not match the expected API version "
+            f"({group_version})"
+        )
+    metadata = obj.get("metadata")
+    if metadata is None:
+        metadata = obj["metadata"] = {}
+    if name and metadata.setdefault("name", name) != name:
+        raise bad_request(
+            f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
+        )
+    if namespace and (metadata.get("namespace") or namespace) != namespace:
+        raise bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request"
+        )
+
+
+async def _read(request: web.BaseRequest) -> bytes:
+    if (request.content_length or 0) > LARGEST:
+        raise _too_large()
+    data = await request.read()
+    if len(data) > LARGEST:
+        raise _too_large()
+    return data
+
+
+def _too_large() -> ApiError:
+    return ApiError(
+        413,
+        "RequestEntityTooLarge",
+        f"Request entity too large: limit is {LARGEST}",
+        details={},
+    )
+
+
+def _json(data: bytes) -> Any:
+    try:
+        return msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        raise bad_request(f"the object provided is unrecognized (must be of type JSON): {error}") from None
+
+
+def _yaml(data: bytes) -> Any:
+    try:
+        return msgspec.yaml.decode(data)
+    except msgspec.DecodeError as error:
+        raise bad_request(f"error decoding YAML: {error}") from None
