@@ -142,12 +142,12 @@ class ApiClient:
 
         `timeout` in seconds for all that happens inside the `async with`, None for no limit.
         """
-        headers = {"Content-Type": "application/json"} if body is not None else {}
 
         async def attempt() -> aiohttp.ClientResponse:
-            return await self._pool().request(
-                method, self.server + path, params=params, data=body, **self._options(headers)
-            )
+            options = self._options()
+            if body is not None:
+                options["headers"]["Content-Type"] = "application/json"
+            return await self._pool().request(method, self.server + path, params=params, data=body, **options)
 
         try:
             async with asyncio.timeout(timeout):
@@ -170,7 +170,7 @@ class ApiClient:
                 max_msg_size=0,
                 compress=0,
                 timeout=aiohttp.ClientWSTimeout(ws_receive=None, ws_close=2.0),
-                **self._options({}),
+                **self._options(),
             )
             return opened
 
@@ -229,8 +229,9 @@ class ApiClient:
                     self._ssl = _tls(fresh)
                 self._credentials = fresh
 
-    def _options(self, headers: dict[str, str]) -> dict[str, Any]:
+    def _options(self) -> dict[str, Any]:
         """Return what every request needs: authorization, TLS, proxy."""
+        headers: dict[str, str] = {}
         credentials = self._credentials
         if credentials.token:
             headers["Authorization"] = f"Bearer {credentials.token}"

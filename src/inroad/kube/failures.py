@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from dataclasses import dataclass
 
@@ -51,6 +52,8 @@ class Request:
     def of(cls, method: str, path: str, *, watch: bool = False, upgrade: bool = False) -> Request:
         """Read verb, resource (`pods/portforward`, `servicecidrs.networking.k8s.io`) and namespace."""
         parts = [part for part in path.split("/") if part]
+        if parts[:1] not in (["api"], ["apis"]) or len(parts) < 3:
+            return cls("get", path, "")  # no resource, as `auth can-i` knows it too
         group = parts[1] if parts[:1] == ["apis"] and len(parts) > 1 else ""
         rest = parts[3:] if group else parts[2:]
         namespace = ""
@@ -113,7 +116,8 @@ def from_exception(server: str, error: BaseException) -> InroadError:
     elif isinstance(error, TimeoutError):
         why = "it does not answer in time"
     elif isinstance(error, aiohttp.ClientConnectorError):
-        why = (error.os_error.strerror or str(error.os_error)).lower()
+        number = error.os_error.errno
+        why = os.strerror(number).lower() if number else str(error.os_error)
     else:
         why = f"the connection broke ({error or type(error).__name__})"
     return ApiUnreachable(
