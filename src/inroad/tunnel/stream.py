@@ -25,6 +25,7 @@ NOT_SENT_LOWAT = 128 * 1024
 """Unsent bytes that the kernel may hold: beyond them nothing can be overtaken any more."""
 TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 0)
 BACKLOG = 512
+_sendmsg = getattr(socket.socket, "sendmsg", None)  # Windows has none
 _AGAIN = (errno.EAGAIN, errno.EINTR, errno.EWOULDBLOCK)
 
 
@@ -59,7 +60,12 @@ class SocketLink(MuxLink):
         size = sum(map(len, parts))
         taken = 0
         try:
-            taken = self._sock.send(parts[0]) if len(parts) == 1 else self._sock.sendmsg(parts)
+            if len(parts) == 1:
+                taken = self._sock.send(parts[0])
+            elif _sendmsg is not None:
+                taken = _sendmsg(self._sock, parts)
+            else:
+                taken = self._sock.send(b"".join(parts))
         except OSError as error:
             if error.errno not in _AGAIN:
                 # Reading finds the reason: a reset may stand behind bytes that are still to be read.
