@@ -27,6 +27,9 @@ LEAF: Mapping[str, str] = {
     "ipv6/conf/all/accept_redirects": "0",
     "ipv6/conf/default/accept_redirects": "0",
     "ipv6/conf/default/accept_ra": "0",
+    # Nobody else is on these links: an address is usable at once, not after a second of asking.
+    "ipv6/conf/all/accept_dad": "0",
+    "ipv6/conf/default/accept_dad": "0",
     # As containerd sets them up; a new namespace has an empty ping range.
     "ipv4/ping_group_range": "0 2147483647",
     "ipv4/ip_unprivileged_port_start": "0",
@@ -66,15 +69,25 @@ async def batch(lines: Sequence[str], *, namespace: str = "") -> None:
 async def build(home: Home, topology: Topology) -> None:
     """Make every namespace but the pods' and wire them."""
     switch = home.namespace("switch")
-    lines = [f"netns add {home.namespace(place)}" for place in ("switch", *topology.places)]
+    await batch([f"netns add {home.namespace(place)}" for place in ("switch", *topology.places)])
+    await _sysctls(home, "switch", SWITCH)
+    for place in topology.places:
+        await _sysctls(home, place, _kind(topology, place))
+    lines = []
     for link in topology.links():
         inside = home.namespace(link.place)
         lines.append(
             f"link add {link.interface} netns {inside} type veth peer name {link.port} netns {switch}"
         )
     await batch(lines)
-    await _sysctls(home, "switch", SWITCH)
     await asyncio.gather(_wire_switch(topology, switch), *(_wire(home, topology, p) for p in topology.places))
+
+
+def _kind(topology: Topology, place: str) -> Mapping[str, str]:
+    """Return the sysctls of a place; they are set before it has interfaces, which inherit them."""
+    if topology.node(place) is not None or (topology.on_host and place == "workstation"):
+        return FORWARDING
+    return WORKSTATION if place == "workstation" else LEAF
 
 
 async def _sysctls(home: Home, place: str, values: Mapping[str, str]) -> None:
@@ -90,9 +103,6 @@ async def _wire_switch(topology: Topology, switch: str) -> None:
 
 async def _wire(home: Home, topology: Topology, place: str) -> None:
     node = topology.node(place)
-    forwards = node is not None or (topology.on_host and place == "workstation")
-    plain = WORKSTATION if place == "workstation" else LEAF
-    await _sysctls(home, place, FORWARDING if forwards else plain)
     lines = ["link set lo up"]
     for link in topology.links():
         if link.place == place:
@@ -116,13 +126,9 @@ def add(address: Address, length: int, interface: str) -> str:
 async def add_pod(home: Home, place: str, node: Node, port: str, addresses: Iterable[Address]) -> None:
     """Make a pod's namespace and plug it into its node's bridge at `port` (an unused interface name)."""
     namespace, node_namespace = home.namespace(place), home.namespace(node.name)
-    await batch(
-        [
-            f"netns add {namespace}",
-            f"link add eth0 netns {namespace} type veth peer name {port} netns {node_namespace}",
-        ]
-    )
+    await batch([f"netns add {namespace}"])
     await _sysctls(home, place, LEAF)
+    await batch([f"link add eth0 netns {namespace} type veth peer name {port} netns {node_namespace}"])
     lines = ["link set lo up"]
     routes = []
     for address, gateway in zip(addresses, node.bridge_addresses, strict=True):
