@@ -1,7 +1,7 @@
 """Runs what belongs to the user with the user's rights: the kubeconfig and its credential plugins.
 
 The daemon is root; whatever a caller's kubeconfig names (files, commands) is therefore opened and run by
-a child that has the uid, the groups and the environment of the Unix socket's peer, and nothing else.
+a child (`as_user`) that has become the Unix socket's peer: its uid, groups and environment, nothing else.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import msgspec
 
 from inroad.core.errors import CredentialsRejected, by_code
 from inroad.core.status import Failure
+from inroad.daemon.as_user import Task
 from inroad.host import run
 from inroad.host.choose import account, end_group
 from inroad.kube.credentials import Credentials
@@ -55,20 +56,26 @@ async def fetch_credentials(
     `environment`: the caller's variables; `directory`: its working directory. Raises what `load` of
     `inroad.kube.credentials` raises, and `CredentialsRejected` when the child gives no answer.
     """
-    command = [sys.executable, "-P", "-E", "-m", "inroad.daemon.as_user", directory, kubeconfig, context]
+    task = Task(
+        uid=peer.uid,
+        gid=peer.gid,
+        groups=peer.groups,
+        environment=_environment(peer, environment),
+        directory=directory,
+        kubeconfig=kubeconfig,
+        context=context,
+    )
     process = await run.spawn(
-        command,
+        [sys.executable, "-P", "-E", "-s", "-m", "inroad.daemon.as_user"],
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env=_environment(peer, environment),
-        user=peer.uid,
-        group=peer.gid,
-        extra_groups=peer.groups,
+        env={"PATH": run.TRUSTED_PATH, "LANG": "C.UTF-8"},
         cwd="/",
         new_session=True,
     )
     try:
-        out, err = await asyncio.wait_for(_outputs(process), TIMEOUT)
+        out, err = await asyncio.wait_for(_converse(process, msgspec.json.encode(task)), TIMEOUT)
     except TimeoutError:
         raise CredentialsRejected(
             f"loading the kubeconfig took longer than {TIMEOUT:.0f} s", "kubectl get namespaces"
@@ -81,11 +88,14 @@ async def fetch_credentials(
 def _environment(peer: Peer, environment: Mapping[str, str]) -> dict[str, str]:
     """Return the caller's own variables, with what every program expects where they lack it."""
     base = {"HOME": peer.home, "USER": peer.name, "LOGNAME": peer.name, "PATH": run.TRUSTED_PATH}
-    given = {name: value for name, value in environment.items() if not name.startswith(("LD_", "PYTHON"))}
-    return base | given
+    return base | dict(environment)
 
 
-async def _outputs(process: asyncio.subprocess.Process) -> tuple[bytes, bytes]:
+async def _converse(process: asyncio.subprocess.Process, task: bytes) -> tuple[bytes, bytes]:
+    """Hand the task over and return what the child wrote to stdout and stderr."""
+    if process.stdin is not None:
+        process.stdin.write(task)
+        process.stdin.close()
     return await asyncio.gather(_bounded(process.stdout), _bounded(process.stderr))
 
 

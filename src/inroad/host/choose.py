@@ -25,7 +25,12 @@ else:
     import signal
 
     def become(user: int, group: int, groups: Sequence[int]) -> None:
-        """Have that uid, gid and those groups only, for good; for a new process between fork and exec."""
+        """Have that uid, gid and those groups only, for good; in a process that does nothing else.
+
+        Who is that user already stays as is; anybody but root gets a PermissionError.
+        """
+        if user != 0 and os.getuid() == os.geteuid() == user:
+            return
         os.setgroups(list(groups))
         os.setgid(group)
         os.setuid(user)

@@ -6,16 +6,19 @@ in a PATH that somebody else chose. Nothing goes through a shell.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from inroad.core.errors import ToolMissing
 from inroad.host.choose import become
+
+if TYPE_CHECKING:
+    import asyncio  # imported where it is used: 25 ms that the one who reads kubeconfigs does not need
 
 TRUSTED_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -64,11 +67,13 @@ def run(
 
 async def run_async(argv: Sequence[str], *, stdin: str = "", timeout: float = 10.0) -> Completed:
     """Run a program to its end without blocking the event loop; see `run`."""
+    import asyncio  # noqa: PLC0415
+
     process = await spawn(
         argv,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     try:
         out, err = await asyncio.wait_for(process.communicate(stdin.encode()), timeout)
@@ -83,8 +88,8 @@ async def run_async(argv: Sequence[str], *, stdin: str = "", timeout: float = 10
 async def spawn(
     argv: Sequence[str],
     *,
-    stdin: int | None = asyncio.subprocess.DEVNULL,
-    stdout: int | None = asyncio.subprocess.DEVNULL,
+    stdin: int | None = subprocess.DEVNULL,
+    stdout: int | None = subprocess.DEVNULL,
     stderr: int | None = None,
     pass_fds: Sequence[int] = (),
     env: Mapping[str, str] | None = None,
@@ -95,6 +100,8 @@ async def spawn(
     new_session: bool = False,
 ) -> asyncio.subprocess.Process:
     """Start a program and return it running. With `user`, it has that uid, gid and groups only."""
+    import asyncio  # noqa: PLC0415
+
     # uvloop knows no `user=`
     gid = user if group is None else group
     identity = None if user is None or gid is None else partial(become, user, gid, extra_groups or ())
