@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
-import logging
 import os
 import signal
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import structlog
 
+from inroad import logs
 from inroad.core.errors import InroadError, NoPrivilege
 from inroad.core.status import SOCKET_PATH, STATE_DIRECTORY
 from inroad.host.cleanup import clean_up
@@ -88,11 +88,7 @@ async def clean_up_only() -> None:
 def main(argv: list[str]) -> int:
     """Run the daemon; returns the exit status."""
     options = parse(argv)
-    level = logging.DEBUG if options.verbose else logging.INFO
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    logs.configure(verbose=options.verbose)
     try:
         if os.geteuid() != 0:
             raise NoPrivilege("the daemon changes routes and needs root", "sudo inroad serve daemon")

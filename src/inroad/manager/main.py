@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 import structlog
 from aiohttp import web
 
+from inroad import logs
 from inroad.core.errors import InroadError
 from inroad.kube.client import ApiClient
 from inroad.manager.clients import Clients
@@ -99,6 +100,7 @@ def main(argv: list[str]) -> int:
     import uvloop  # noqa: PLC0415 - only the long-running programs pay for it
 
     del argv
+    logs.configure(verbose=os.environ.get("LOG_LEVEL", "").lower() == "debug")
     try:
         uvloop.run(serve())
     except InroadError as error:
