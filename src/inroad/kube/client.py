@@ -163,6 +163,9 @@ class ApiClient:
         """Open a WebSocket: no limit on a message's size, no compression, no heartbeat of our own."""
 
         async def attempt() -> aiohttp.ClientWebSocketResponse:
+            options = self._options()
+            # A real API server answers 406 to an upgrade that asks for JSON (the sandbox's did not).
+            options["headers"]["Accept"] = "*/*"
             opened: aiohttp.ClientWebSocketResponse = await self._pool().ws_connect(
                 self.server + path,
                 params=params,
@@ -170,7 +173,7 @@ class ApiClient:
                 max_msg_size=0,
                 compress=0,
                 timeout=aiohttp.ClientWSTimeout(ws_receive=None, ws_close=2.0),
-                **self._options(),
+                **options,
             )
             return opened
 
