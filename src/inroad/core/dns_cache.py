@@ -66,7 +66,6 @@ class Counters:
     """What the cache did; `recent` hits are counted in `rules` and summed up on demand."""
 
     misses: int = 0
-    stale: int = 0
     evicted: int = 0
     invalidated: int = 0
     stored: int = 0
@@ -119,7 +118,6 @@ class DnsCache:
             return None
         if not self._still_true(key, entry, decide):
             return None
-        self.counters.stale += 1
         return entry
 
     def _still_true(self, key: bytes, entry: Entry, decide: Callable[[], Decision]) -> bool:

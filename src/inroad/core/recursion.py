@@ -1,0 +1,145 @@
+"""Telling our own lookups from the workstation's queries when the cluster sends them back.
+
+A local cluster (kind, minikube, k3s) may forward what it does not know to the host, and so to us. A
+probe at connect finds that out: a name that only we ask for, with a random letter case. From then on a
+query is ours if it has exactly the letter case of a lookup in flight: every lookup has a random one,
+never all lower case and never the asking program's. If the probe came back with its case folded, a
+second query for a name that was sent as it is must do, as in the field's reference; names that were
+expanded below the cluster domain do not come back.
+
+Nothing here knows the time; random bits are arguments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from inroad.core.dns_wire import Query, labels_of, wire_of
+from inroad.core.names import Name
+
+PROBE: Name = (b"tel2-recursion-check", b"kube-system")
+Source = tuple[object, ...]
+
+
+class Verdict(Enum):
+    """What an arriving query is taken for."""
+
+    ORDINARY = "ordinary"
+    PROBE = "probe"  # our probe came back
+    OURS = "ours"  # certainly a lookup of ours: deny it
+    DUPLICATE = "duplicate"  # perhaps ours: deny it unless the lookup ends soon
+
+
+def is_probe(name: Name) -> bool:
+    """Tell whether this is the probe's name, whatever was put before or appended to it."""
+    return any(name[i : i + 2] == PROBE for i in range(min(len(name) - 1, 2)))
+
+
+def probe_name(bits: int) -> Name:
+    """A probe that no cache has seen; `bits` are 64 random ones."""
+    return (b"%016x" % bits, *PROBE)
+
+
+def disguise(wire: bytes, bits: int) -> bytes:
+    """Give a wire name a random letter case, drawn from `bits` (one for each letter).
+
+    Never all lower case and never the case it came in, if it has the letters for that.
+    """
+    lower = wire.lower()
+    octets = bytearray(lower)
+    letters = [at for at, octet in enumerate(lower) if 97 <= octet <= 122]
+    for place, at in enumerate(letters):
+        if bits >> place & 1:
+            octets[at] -= 32
+    for at in letters:
+        # Each step changes one letter, so at most two steps lead away from the two forbidden patterns.
+        if octets not in (lower, wire):
+            break
+        octets[at] ^= 32
+    return bytes(octets)
+
+
+@dataclass(slots=True)
+class Sent:
+    """A lookup in flight: its name as it was sent, and who made us send it."""
+
+    cased: bytes
+    bare: bool
+    askers: set[tuple[Source, int]] = field(default_factory=set)
+
+
+class Recursion:
+    """What is known about the cluster, and which lookups are on their way."""
+
+    def __init__(self, *, enabled: bool = True) -> None:
+        self.enabled = enabled
+        self.found = False
+        self.folded = False
+        self._probes: set[bytes] = set()
+        self._sent: dict[tuple[bytes, int], Sent] = {}
+
+    @property
+    def text(self) -> str:
+        """The state for people."""
+        if not self.enabled:
+            return "not checked"
+        if not self.found:
+            return "none found"
+        return "found, told by repetition" if self.folded else "found, told by letter case"
+
+    def probe(self, bits: int) -> tuple[bytes, ...]:
+        """Return the wire names to look up as the probe: the plain one, and one that no cache knows."""
+        plain, fresh = wire_of(PROBE), wire_of(probe_name(bits))
+        probes = disguise(plain, bits), disguise(fresh, bits >> 16)
+        self._probes.update(probes)
+        return probes
+
+    def sent(self, query: Query, cased: bytes, source: Source | None, *, bare: bool) -> None:
+        """A lookup of `query` leaves as `cased`; `bare`: perhaps without the cluster domain behind it."""
+        askers = {(source, query.id)} if source is not None else set()
+        self._sent[cased.lower(), query.type] = Sent(cased, bare, askers)
+
+    def ended(self, query: Query) -> None:
+        """The lookup has ended."""
+        self._sent.pop((query.key[: len(query.question) - 4], query.type), None)
+
+    def judge(self, query: Query, source: Source) -> Verdict:
+        """Say what a query that has just arrived from `source` is taken for."""
+        if self.enabled and _MARK in query.key and is_probe(query.name):
+            self._probe_came_back(query.wire_name)
+            return Verdict.PROBE
+        if not self.found or not self._sent:
+            return Verdict.ORDINARY
+        sent, whole = self._in_flight(query)
+        if sent is None or (source, query.id) in sent.askers:
+            return Verdict.ORDINARY
+        if query.wire_name.startswith(sent.cased[:-1]) and sent.cased != sent.cased.lower():
+            return Verdict.OURS
+        if self.folded and whole and sent.bare:
+            return Verdict.DUPLICATE
+        sent.askers.add((source, query.id))
+        return Verdict.ORDINARY
+
+    def _probe_came_back(self, wire: bytes) -> None:
+        as_sent = any(wire.startswith(probe[:-1]) for probe in self._probes)
+        first = not self.found
+        self.found = True
+        # A forwarder may ask again in lower case; once seen as sent, the case is kept on the way.
+        self.folded = (self.folded or first) and not as_sent
+
+    def _in_flight(self, query: Query) -> tuple[Sent | None, bool]:
+        """Find the lookup that this is, or whose name with a search domain behind it this is."""
+        lower = query.key[: len(query.question) - 4]
+        sent = self._sent.get((lower, query.type))
+        if sent is not None:
+            return sent, True
+        labels = labels_of(lower)
+        for end in range(len(labels) - 1, 0, -1):
+            sent = self._sent.get((wire_of(labels[:end]), query.type))
+            if sent is not None:
+                return sent, False
+        return None, False
+
+
+_MARK = wire_of(PROBE)[:-1]
