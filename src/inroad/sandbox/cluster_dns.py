@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import socket
 import ssl
 import sys
 import threading
@@ -107,7 +108,17 @@ def main() -> None:
     dns_server.serve(resolve)
     for follower in followers:
         follower.synced.wait()
-    HTTPServer(("", READY_PORT), _Ready).serve_forever()
+    _ReadyServer(("", READY_PORT), _Ready).serve_forever()
+
+
+class _ReadyServer(HTTPServer):
+    def server_bind(self) -> None:
+        if socket.has_dualstack_ipv6():
+            self.socket.close()
+            self.socket = socket.socket(socket.AF_INET6)
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
 
 
 class _Ready(BaseHTTPRequestHandler):

@@ -44,13 +44,24 @@ def group() -> None:
 @group.command()
 @_name
 @_output
-@click.option("--nodes", type=click.IntRange(1, 50), default=1, show_default=True, help="How many nodes.")
+@click.option("--nodes", type=click.IntRange(1, 50), default=2, show_default=True, help="How many nodes.")
+@click.option(
+    "--family",
+    type=click.Choice(["ipv4", "ipv6", "dual"]),
+    default="dual",
+    show_default=True,
+    help="Addresses.",
+)
+@click.option("--on-host", is_flag=True, help="The nodes live on the workstation, as kind's do.")
 @click.option("--without-manager", is_flag=True, help="Do not run the traffic-manager.")
-def up(name: str, output: str, nodes: int, without_manager: bool) -> None:
+def up(name: str, output: str, nodes: int, family: str, on_host: bool, without_manager: bool) -> None:
     """Bring a sandbox up and wait until its pods are ready."""
     from inroad.sandbox import lifecycle  # noqa: PLC0415
 
-    options = lifecycle.Options(name=name, nodes=nodes, manager=not without_manager)
+    families = {"ipv4": (4,), "ipv6": (6,), "dual": (4, 6)}[family]
+    options = lifecycle.Options(
+        name=name, nodes=nodes, families=families, on_host=on_host, manager=not without_manager
+    )
 
     def tell(progress: Progress) -> None:
         if output == "text":

@@ -23,7 +23,7 @@ from inroad.host.run import spawn
 from inroad.sandbox.place import Place
 
 Json = dict[str, Any]
-ENTRYPOINTS: Mapping[str, tuple[str, ...]] = {"inroad": (sys.executable, "-m", "inroad.cli.main")}
+ENTRYPOINTS: Mapping[str, tuple[str, ...]] = {"inroad": (sys.executable, "-m", "inroad")}
 """What an image starts, by the last part of its name without tag."""
 FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0
 """Seconds between restarts; they double. A kubelet takes 10 to 300: nobody here wants to wait for that."""

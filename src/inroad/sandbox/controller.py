@@ -31,6 +31,8 @@ class Controller(ABC):
         self.store = store
         self._dirty: dict[str, None] = {}
         self._wake = asyncio.Event()
+        self.settled = asyncio.Event()
+        """Set while everything that has happened has been looked at."""
         self._leave = [store.subscribe(plural, partial(self._changed, plural)) for plural in self.watches]
         for plural in self.watches:
             for entry in store.collection(plural).select(None):
@@ -48,6 +50,7 @@ class Controller(ABC):
         """Look at a key once more."""
         self._dirty[key] = None
         self._wake.set()
+        self.settled.clear()
 
     def _changed(self, plural: str, change: Change) -> None:
         for key in self.keys(plural, change):
@@ -58,6 +61,8 @@ class Controller(ABC):
         loop = asyncio.get_running_loop()
         try:
             while True:
+                if not self._dirty:
+                    self.settled.set()
                 await self._wake.wait()
                 self._wake.clear()
                 batch, self._dirty = self._dirty, {}

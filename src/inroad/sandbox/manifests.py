@@ -45,14 +45,14 @@ def nodes(topology: Topology) -> list[Placed]:
 
 def api_service(topology: Topology) -> list[Placed]:
     """Return the Service `kubernetes` and its slices: the API server is no pod."""
-    families = [f"IPv{family}" for family in topology.families]
+    family = f"IPv{topology.families[0]}"
     service = {
         "kind": "Service",
         "apiVersion": "v1",
         "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
         "spec": {
             "clusterIP": str(topology.service_networks[0][1]),
-            "ipFamilies": families[:1],
+            "ipFamilies": [family],
             "ports": [{"name": "https", "port": 443, "targetPort": API_PORT, "protocol": "TCP"}],
         },
     }
@@ -61,7 +61,7 @@ def api_service(topology: Topology) -> list[Placed]:
         "kind": "EndpointSlice",
         "apiVersion": "discovery.k8s.io/v1",
         "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
-        "addressType": families[0],
+        "addressType": family,
         "ports": [{"name": "https", "port": API_PORT, "protocol": "TCP"}],
         "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
     }
@@ -101,11 +101,12 @@ def deployment(name: str, replicas: int, labels: Json, pod: Json) -> Json:
 def service(name: str, selector: Json, ports: Sequence[tuple[str, str, int, int]], **spec: Any) -> Json:
     """Return a Service; ports are (name, protocol, port, target)."""
     listed = [{"name": n, "protocol": p, "port": number, "targetPort": t} for n, p, number, t in ports]
+    body = {"selector": selector, "ports": listed, "ipFamilyPolicy": "PreferDualStack", **spec}
     return {
         "kind": "Service",
         "apiVersion": "v1",
         "metadata": {"name": name, "labels": selector},
-        "spec": {"selector": selector, "ports": listed, **spec},
+        "spec": body,
     }
 
 
@@ -124,9 +125,10 @@ def cluster_dns(topology: Topology) -> list[Placed]:
     }
     pod = {"containers": [container], "dnsPolicy": "Default", "serviceAccountName": "default"}
     ports = [("dns", "UDP", 53, 53), ("dns-tcp", "TCP", 53, 53)]
-    address = str(topology.service_networks[0][DNS_SERVICE])
+    addresses = [str(network[DNS_SERVICE]) for network in topology.service_networks]
+    fixed = {"clusterIP": addresses[0], "clusterIPs": addresses}
     return [
-        ("kube-system", service("kube-dns", labels, ports, clusterIP=address)),
+        ("kube-system", service("kube-dns", labels, ports, **fixed)),
         ("kube-system", deployment("coredns", 1, labels, pod)),
     ]
 

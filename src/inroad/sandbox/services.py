@@ -116,11 +116,11 @@ class Rules:
         """Return the rules for packets that still go to a service address: nothing translated them."""
         ip = FAMILY[family]
         (network,) = (n for n in self.service_networks if n.version == family)
+        closed = f"{ip} daddr {NODES[family]} fib daddr type local meta l4proto . th dport @closed{family}"
         return [
-            f"{ip} daddr @addresses{family} reject with icmpx type port-unreachable",
+            *_refuse(family, f"{ip} daddr @addresses{family}"),
             f"{ip} daddr {network} drop",
-            f"{ip} daddr {NODES[family]} fib daddr type local meta l4proto . th dport @closed{family} "
-            "reject with icmpx type port-unreachable",
+            *_refuse(family, closed),
         ]
 
     def _masquerade(self, family: int) -> list[str]:
@@ -136,6 +136,17 @@ class Rules:
             if network.version == family
         ]
         return rules
+
+
+def _refuse(family: int, match: str) -> list[str]:
+    """Return the rules that refuse what matches, as kube-proxy does: with ICMP "port unreachable".
+
+    Except TCP over IPv6: the error comes back while `connect` still holds the socket's lock, within the same
+    softirq, and Linux drops it there (LockDroppedIcmps, 6.18): refused only at the second SYN, after 1 s. A
+    reset waits for the lock.
+    """
+    rules = [f"{match} reject with icmpx type port-unreachable"]
+    return rules if family == 4 else [f"{match} meta l4proto tcp reject with tcp reset", *rules]
 
 
 def _choice(port: ServicePort) -> list[str]:

@@ -95,6 +95,7 @@ class Supervisor:
         self._report = report
         self._started = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
+        self._controllers: list[Controller] = []
 
     def say(self, step: str, text: str, remedy: str = "") -> None:
         """Report to `up`, which may have gone."""
@@ -154,7 +155,7 @@ class Supervisor:
             authenticator=self.credentials.authenticator,
         ).start()
         self.say("done", "the API server")
-        controllers: list[Controller] = [
+        self._controllers = [
             NamespaceController(self.store, self.credentials.ca),
             DeploymentController(self.store),
             ReplicaSetController(self.store),
@@ -163,7 +164,7 @@ class Supervisor:
             EndpointsController(self.store),
             ServiceProxy(self.store, self.home, self.topology),
         ]
-        self._tasks += [asyncio.create_task(one.run()) for one in controllers]
+        self._tasks += [asyncio.create_task(one.run()) for one in self._controllers]
         for kubelet in self.kubelets:
             kubelet.start()
         self._populate()
@@ -197,6 +198,8 @@ class Supervisor:
                 while self._unready():
                     changed.clear()
                     await changed.wait()
+                for controller in self._controllers:  # in the order in which one follows from another
+                    await controller.settled.wait()
         except TimeoutError:
             pass
         finally:
