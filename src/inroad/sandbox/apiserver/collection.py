@@ -34,7 +34,8 @@ class Entry:
         self.rv = rv
         self.name: str = metadata["name"]
         self.namespace: str = metadata.get("namespace", "")
-        self.labels: dict[str, str] | None = metadata.get("labels")
+        labels = metadata.get("labels")
+        self.labels: dict[str, str] | None = dict(labels) if labels else None
         self.data = encode(obj)
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 
 from inroad.sandbox.apiserver import names
 from inroad.sandbox.apiserver.resources import Resource
-from inroad.sandbox.apiserver.status import Cause, invalid
+from inroad.sandbox.apiserver.status import Cause
 
 Json = dict[str, Any]
 
@@ -46,13 +46,10 @@ def keep_system_fields(resource: Resource, obj: Json, old: Json, subresource: st
         else:
             metadata.pop(key, None)
     if subresource == "status":
-        status = obj.get("status")
-        for key in [key for key in obj if key not in ("kind", "apiVersion", "metadata")]:
-            del obj[key]
-        obj.update({key: value for key, value in old.items() if key not in _NEVER_SPEC})
-        if status is not None:
-            obj["status"] = status
+        _replace_all_but(obj, old, "status")
         return
+    if resource.plural == "pods":
+        _keep_ephemeral(obj, old, subresource)
     if "status" in resource.subresources:
         if "status" in old:
             obj["status"] = old["status"]
@@ -60,6 +57,32 @@ def keep_system_fields(resource: Resource, obj: Json, old: Json, subresource: st
             obj.pop("status", None)
     if resource.generation and _wanted(obj) != _wanted(old):
         metadata["generation"] = was.get("generation", 0) + 1
+
+
+def _replace_all_but(obj: Json, old: Json, kept: str) -> None:
+    """Take everything from `old` except metadata and one part."""
+    part = obj.get(kept)
+    for key in [key for key in obj if key not in ("kind", "apiVersion", "metadata")]:
+        del obj[key]
+    obj.update({key: value for key, value in old.items() if key not in (*_NEVER_SPEC, kept)})
+    if part is not None:
+        obj[kept] = part
+    if kept != "status" and "status" in old:
+        obj["status"] = old["status"]
+
+
+def _keep_ephemeral(pod: Json, old: Json, subresource: str) -> None:
+    """Ephemeral containers change through their own subresource, which changes nothing else."""
+    field = "ephemeralContainers"
+    if subresource == "ephemeralcontainers":
+        wanted = pod.get("spec", {}).get(field)
+        pod["spec"] = dict(old["spec"])
+    else:
+        wanted = old["spec"].get(field)
+    if wanted:
+        pod["spec"][field] = wanted
+    else:
+        pod["spec"].pop(field, None)
 
 
 def _wanted(obj: Json) -> Json:
@@ -122,74 +145,34 @@ def uid_text(asked: str, actual: str) -> str:
     return f"Precondition failed: UID in precondition: {asked}, UID in object meta: {actual}"
 
 
-def validate(resource: Resource, obj: Json, old: Json | None) -> None:
-    """Check the few rules of each kind that people run into; 422 names the field."""
-    check = _CHECKS.get(resource.plural)
-    causes = check(obj, old) if check else []
-    if causes:
-        raise invalid(resource, obj["metadata"]["name"], causes)
+def cluster_ips(service: Json | None) -> list[str]:
+    """Return the addresses that were given to a service."""
+    if service is None:
+        return []
+    return [one for one in service["spec"].get("clusterIPs") or () if one and one != "None"]
 
 
-def _pod_causes(pod: Json, old: Json | None) -> list[Cause]:
-    causes = _container_causes(pod["spec"].get("containers") or [], "spec.containers")
-    if (
-        old is not None
-        and old["spec"].get("nodeName")
-        and (pod["spec"].get("nodeName") != old["spec"]["nodeName"])
-    ):
-        causes.append(
-            Cause.forbidden(
-                "spec",
-                "pod updates may not change fields other than "
-                "`spec.containers[*].image`,`spec.initContainers[*].image`,"
-                "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to "
-                "existing tolerations),`spec.terminationGracePeriodSeconds` (allow it "
-                "to be set to 1 if it was previously negative)",
-            )
-        )
-    return causes
-
-
-def _container_causes(containers: Sequence[Json], field: str) -> list[Cause]:
-    if not containers:
-        return [Cause.required(field)]
-    causes = []
-    seen: set[str] = set()
-    for index, container in enumerate(containers):
-        name = container.get("name")
-        if not name:
-            causes.append(Cause.required(f"{field}[{index}].name"))
-        elif name in seen:
-            causes.append(Cause.duplicate(f"{field}[{index}].name", f'"{name}"'))
-        seen.add(name or "")
-    return causes
-
-
-def _workload_causes(obj: Json, old: Json | None) -> list[Cause]:
-    spec = obj["spec"]
-    selector = spec.get("selector")
-    if not selector:
-        return [Cause.required("spec.selector")]
-    template = spec["template"]
-    labels = template["metadata"].get("labels") or {}
-    causes = []
-    if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
-        text = "{" + ",".join(f'"{key}":"{value}"' for key, value in labels.items()) + "}"
-        why = "`selector` does not match template `labels`"
-        causes.append(Cause.invalid("spec.template.metadata.labels", text, why))
-    if old is not None and old["spec"].get("selector") != selector:
-        causes.append(Cause.invalid("spec.selector", "selector", "field is immutable"))
-    causes += _container_causes(template["spec"].get("containers") or [], "spec.template.spec.containers")
-    return causes
-
-
-_CHECKS = {
-    "pods": _pod_causes,
-    "deployments": _workload_causes,
-    "replicasets": _workload_causes,
-    "statefulsets": _workload_causes,
-    "daemonsets": _workload_causes,
-}
+def ip_address_of(service: Json, address: str) -> Json:
+    """Return the IPAddress object that says whose an address is."""
+    family = "IPv6" if ":" in address else "IPv4"
+    metadata = service["metadata"]
+    return {
+        "metadata": {
+            "name": address,
+            "labels": {
+                "ipaddress.kubernetes.io/ip-family": family,
+                "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io",
+            },
+        },
+        "spec": {
+            "parentRef": {
+                "group": "",
+                "resource": "services",
+                "namespace": metadata.get("namespace", ""),
+                "name": metadata["name"],
+            }
+        },
+    }
 
 
 def service_cidr(cidrs: Sequence[str], when: str) -> Json:

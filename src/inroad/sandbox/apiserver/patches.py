@@ -8,6 +8,7 @@ contributors/devel/sig-api-machinery/strategic-merge-patch.md.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -172,7 +173,7 @@ def _operate(document: Any, operation: Json) -> Any:
             return document
         if kind in ("move", "copy"):
             source = _pointer(operation["from"])
-            value = _find(document, source)
+            value = copy.deepcopy(_find(document, source))
             if kind == "move":
                 document = _removed(document, source)
             return _added(document, path, value)

@@ -1,17 +1,18 @@
 """Services get addresses and node ports here, as `pkg/registry/core/service` gives them out.
 
-The ranges are those of the ServiceCIDR objects, so that a range added at run time is used at once. Which
-addresses are taken is read from the services themselves: there is no second bookkeeping to go wrong.
+The ranges are those of the ServiceCIDR objects, so that a range added at run time is used at once. What is
+taken is noted when a service is committed, never before: a request that fails or is dry leaves nothing.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
 from inroad.sandbox.apiserver.resources import BY_PLURAL
+from inroad.sandbox.apiserver.service_rules import family_of, pair_addresses, policy_causes, shape_causes
 from inroad.sandbox.apiserver.status import ApiError, Cause, internal, invalid
 
 Json = dict[str, Any]
@@ -19,15 +20,8 @@ Network = IPv4Network | IPv6Network
 
 _SERVICES = BY_PLURAL["services"]
 _NODE_PORTS = range(30000, 32768)
-_TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
-_POLICIES = ("PreferDualStack", "RequireDualStack", "SingleStack")
 _DYNAMIC_OFFSET = 256
 """The lower part of a range (at most 256 addresses) is left for addresses that people choose."""
-
-
-def family_of(address: str) -> str:
-    """Return IPv4 or IPv6."""
-    return f"IPv{ip_address(address).version}"
 
 
 class ServiceAddresses:
@@ -46,14 +40,14 @@ class ServiceAddresses:
         name = obj["metadata"]["name"]
         spec = obj["spec"]
         old = before["spec"] if before else {}
-        causes = _shape_causes(spec, old)
+        causes = shape_causes(spec, old)
         if causes:
             raise invalid(_SERVICES, name, causes)
         if spec["type"] == "ExternalName":
             for key in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"):
                 spec.pop(key, None)
             return
-        _pair_addresses(spec, old)
+        pair_addresses(spec, old)
         self._families(name, spec, old, ranges)
         owner = f"{obj['metadata'].get('namespace', '')}/{name}"
         if spec.get("clusterIP") != "None":
@@ -87,7 +81,7 @@ class ServiceAddresses:
                 spec["clusterIPs"] = addresses or spec.get("clusterIPs", [])[:1]
             if families == old.get("ipFamilies"):
                 families = families[:1]
-        causes = _policy_causes(policy, addresses, families)
+        causes = policy_causes(policy, addresses, families)
         for index, address in enumerate(addresses[len(families) :], len(families)):
             if family_of(address) in configured:
                 families.append(family_of(address))
@@ -197,10 +191,12 @@ class ServiceAddresses:
                 port.pop("nodePort", None)
             return
         kept = {(p.get("protocol"), p.get("port")): p.get("nodePort") for p in old.get("ports", ())}
+        chosen: set[tuple[str, int]] = set()
         for index, port in enumerate(spec.get("ports", ())):
             wanted = port.get("nodePort") or kept.get((port["protocol"], port["port"]))
             if not wanted:
-                port["nodePort"] = self._free_port(port["protocol"])
+                port["nodePort"] = self._free_port(port["protocol"], chosen)
+                chosen.add((port["protocol"], port["nodePort"]))
                 continue
             field = f"spec.ports[{index}].nodePort"
             if wanted not in _NODE_PORTS:
@@ -211,12 +207,11 @@ class ServiceAddresses:
                 raise invalid(_SERVICES, name, [Cause.invalid(field, str(wanted), why)])
             port["nodePort"] = wanted
 
-    def _free_port(self, protocol: str) -> int:
+    def _free_port(self, protocol: str, chosen: Collection[tuple[str, int]]) -> int:
         start = self._random.randrange(len(_NODE_PORTS))
         for step in range(len(_NODE_PORTS)):
             port = _NODE_PORTS[(start + step) % len(_NODE_PORTS)]
-            if (protocol, port) not in self.ports:
-                self.ports[protocol, port] = ""
+            if (protocol, port) not in self.ports and (protocol, port) not in chosen:
                 return port
         raise internal("failed to allocate a nodePort: range is full")
 
@@ -246,93 +241,3 @@ def _node_port_keys(spec: Json) -> list[tuple[str, int]]:
         for port in spec.get("ports", ())
         if port.get("nodePort")
     ]
-
-
-def _pair_addresses(spec: Json, old: Json) -> None:
-    """Keep `clusterIP` and `clusterIPs[0]` the same, whichever the caller wrote; old addresses stay."""
-    single, several = spec.get("clusterIP") or "", list(spec.get("clusterIPs") or ())
-    if not single and not several and old:
-        single, several = old.get("clusterIP", ""), list(old.get("clusterIPs", ()))
-    if single and not several:
-        several = [single]
-    if several and not single:
-        single = several[0]
-    if single:
-        spec["clusterIP"], spec["clusterIPs"] = single, several
-    else:
-        spec.pop("clusterIP", None)
-        spec.pop("clusterIPs", None)
-
-
-def _shape_causes(spec: Json, old: Json) -> list[Cause]:
-    """Return what is wrong with a service before any address is looked at."""
-    if spec["type"] not in _TYPES:
-        return [Cause.unsupported("spec.type", spec["type"], _TYPES)]
-    causes = _port_causes(spec)
-    if spec["type"] == "ExternalName":
-        if not spec.get("externalName"):
-            causes.append(Cause.required("spec.externalName"))
-        return causes
-    if spec.get("ipFamilyPolicy") not in (None, *_POLICIES):
-        causes.append(Cause.unsupported("spec.ipFamilyPolicy", spec["ipFamilyPolicy"], _POLICIES))
-    for index, address in enumerate(spec.get("clusterIPs") or filter(None, [spec.get("clusterIP")])):
-        if address and address != "None" and not _is_address(address):
-            why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
-            causes.append(Cause.invalid(f"spec.clusterIPs[{index}]", f'"{address}"', why))
-    had, has = old.get("clusterIP"), spec.get("clusterIP")
-    if had and has and had != has and old.get("type") != "ExternalName":
-        causes.append(Cause.invalid("spec.clusterIP", f'"{has}"', "field is immutable"))
-    return causes
-
-
-def _port_causes(spec: Json) -> list[Cause]:
-    ports = spec.get("ports") or []
-    if not ports and spec["type"] != "ExternalName" and spec.get("clusterIP") != "None":
-        return [Cause.required("spec.ports")]
-    causes = []
-    seen: set[tuple[object, object]] = set()
-    names: set[str] = set()
-    for index, port in enumerate(ports):
-        field = f"spec.ports[{index}]"
-        if len(ports) > 1 and not port.get("name"):
-            causes.append(Cause.required(f"{field}.name"))
-        elif port.get("name") in names:
-            causes.append(Cause.duplicate(f"{field}.name", f'"{port["name"]}"'))
-        names.add(port.get("name", ""))
-        number = port.get("port")
-        if not isinstance(number, int) or not 0 < number < 65536:
-            why = "must be between 1 and 65535, inclusive"
-            causes.append(Cause.invalid(f"{field}.port", str(number or 0), why))
-        if port["protocol"] not in ("TCP", "UDP", "SCTP"):
-            causes.append(Cause.unsupported(f"{field}.protocol", port["protocol"], ("SCTP", "TCP", "UDP")))
-        if (number, port["protocol"]) in seen:
-            body = f'{{"port":{number},"protocol":"{port["protocol"]}"}}'
-            causes.append(Cause.duplicate(field, body))
-        seen.add((number, port["protocol"]))
-    return causes
-
-
-def _policy_causes(policy: str, addresses: Sequence[str], families: Sequence[str]) -> list[Cause]:
-    causes = []
-    if policy == "SingleStack":
-        text = "must be 'RequireDualStack' or 'PreferDualStack' when multiple {} are specified"
-        if len(addresses) == 2:
-            why = text.format("cluster IPs")
-            causes.append(Cause.invalid("spec.ipFamilyPolicy", f'"{policy}"', why))
-        if len(families) == 2:
-            why = text.format("IP families")
-            causes.append(Cause.invalid("spec.ipFamilyPolicy", f'"{policy}"', why))
-    causes += [
-        Cause.invalid(f"spec.clusterIPs[{index}]", f'"{address}"', f"expected an {family} value")
-        for index, (address, family) in enumerate(zip(addresses, families, strict=False))
-        if family_of(address) != family
-    ]
-    return causes
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True

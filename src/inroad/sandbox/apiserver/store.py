@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from inroad.sandbox.apiserver import defaults, names, objects
+from inroad.sandbox.apiserver import defaults, names, objects, validation
 from inroad.sandbox.apiserver.collection import Change, ChangeKind, Collection, Entry, Json, encode
 from inroad.sandbox.apiserver.resources import BY_PLURAL, RESOURCES, Resource
 from inroad.sandbox.apiserver.selectors import predicate
@@ -167,15 +167,20 @@ class Store:
             raise invalid(resource, metadata.get("name", ""), causes)
         if f"{metadata.get('namespace', '')}/{metadata['name']}" in self.collection(plural).entries:
             raise already_exists(resource, metadata["name"])
-        metadata["uid"] = str(uuid.UUID(int=self._random.getrandbits(128), version=4))
-        metadata["creationTimestamp"] = self.timestamp()
-        if resource.generation:
-            metadata["generation"] = 1
+        self._stamp(resource, metadata)
         defaults.apply(resource, obj)
-        objects.validate(resource, obj, None)
+        validation.check(resource, obj)
         if plural == "services":
             self._addresses.fill(obj, None, self.service_ranges())
         return self._commit(resource, "ADDED", obj, None, dry_run)
+
+    def load(self, plural: str, obj: Json) -> None:
+        """Store a new object that is known to be right: no checks, no copy, the dict is the store's now."""
+        resource = BY_PLURAL[plural]
+        obj = {"kind": resource.kind, "apiVersion": resource.group_version} | obj
+        self._stamp(resource, obj["metadata"])
+        defaults.apply(resource, obj)
+        self._commit(resource, "ADDED", obj, None, dry_run=False)
 
     def update(
         self, plural: str, obj: Json, namespace: str = "", *, subresource: str = "", dry_run: bool = False
@@ -199,7 +204,7 @@ class Store:
         if causes:
             raise invalid(resource, name, causes)
         defaults.apply(resource, obj)
-        objects.validate(resource, obj, old)
+        validation.check(resource, obj, old, subresource)
         if plural == "services" and not subresource:
             self._addresses.fill(obj, old, self.service_ranges())
         metadata["resourceVersion"] = str(before.rv)
@@ -257,6 +262,12 @@ class Store:
         """Return the present time as objects carry it."""
         return objects.timestamp(self.now())
 
+    def _stamp(self, resource: Resource, metadata: Any) -> None:
+        metadata["uid"] = str(uuid.UUID(int=self._random.getrandbits(128), version=4))
+        metadata["creationTimestamp"] = self.timestamp()
+        if resource.generation:
+            metadata["generation"] = 1
+
     def _prepared(self, resource: Resource, obj: Json, namespace: str) -> Json:
         """Return a copy with type and namespace set."""
         obj = _copy(encode({"kind": resource.kind, "apiVersion": resource.group_version} | obj))
@@ -291,11 +302,22 @@ class Store:
             return obj
         self.rv += 1
         change = Change(kind, Entry(obj, self.rv), before)
-        if resource.plural == "services":
-            gone = kind == "DELETED"
-            self._addresses.note(None if gone else obj, before.object() if before else None)
+        old = before.object() if before and resource.plural == "services" else None
         self.collection(resource.plural).commit(change)
+        if resource.plural == "services":
+            self._note_addresses(None if kind == "DELETED" else obj, old)
         return obj
+
+    def _note_addresses(self, service: Json | None, old: Json | None) -> None:
+        """Account for a service's addresses, as IPAddress objects too (Kubernetes 1.33 and later)."""
+        self._addresses.note(service, old)
+        has, had = objects.cluster_ips(service), objects.cluster_ips(old)
+        for address in had:
+            if address not in has and self.find("ipaddresses", address):
+                self.delete("ipaddresses", address)
+        for address in has:
+            if service is not None and not self.find("ipaddresses", address):
+                self.create("ipaddresses", objects.ip_address_of(service, address))
 
 
 __all__ = ["ApiError", "Cause", "Change", "Json", "Store"]

@@ -58,5 +58,6 @@ async def send_pieces(request: web.BaseRequest, pieces: Iterable[bytes], rate: f
     await stream.write(b"".join(first))
     for piece in iterator:
         await stream.write(piece)
+        await asyncio.sleep(0)  # a large list is work for a second: others come first now and then
     await stream.response.write_eof()
     return stream.response

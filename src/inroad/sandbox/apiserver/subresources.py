@@ -6,16 +6,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from inroad.sandbox.apiserver import cells, objects
-from inroad.sandbox.apiserver.auth import Authenticator, User
+from inroad.sandbox.apiserver.auth import Authenticator
 from inroad.sandbox.apiserver.requests import Target
 from inroad.sandbox.apiserver.resources import BY_PLURAL
 from inroad.sandbox.apiserver.status import (
-    ApiError,
     Cause,
     bad_request,
     conflict,
     invalid,
-    method_not_allowed,
     not_found,
 )
 from inroad.sandbox.apiserver.store import Store
@@ -162,43 +160,5 @@ async def log_text(
         ) from None
 
 
-def ephemeral_causes(old: Json, new: Json) -> None:
-    """Check a change of `pods/ephemeralcontainers`: they may be added, never changed or removed."""
-    before = old["spec"].get("ephemeralContainers") or []
-    after = {one.get("name"): one for one in new["spec"].get("ephemeralContainers") or ()}
-    causes = []
-    for one in before:
-        if one["name"] not in after:
-            why = f'existing ephemeral containers "{one["name"]}" may not be removed'
-            causes.append(Cause.forbidden("spec.ephemeralContainers", why))
-        elif after[one["name"]] != one:
-            why = f'existing ephemeral containers "{one["name"]}" may not be changed'
-            causes.append(Cause.forbidden("spec.ephemeralContainers", why))
-    taken = {one["name"] for one in old["spec"].get("containers") or ()}
-    for index, name in enumerate(after):
-        if not name:
-            causes.append(Cause.required(f"spec.ephemeralContainers[{index}].name"))
-        elif name in taken:
-            causes.append(Cause.duplicate(f"spec.ephemeralContainers[{index}].name", f'"{name}"'))
-    if causes:
-        raise invalid(BY_PLURAL["pods"], old["metadata"]["name"], causes)
-
-
 def _success(code: int) -> Json:
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": code}
-
-
-__all__ = [
-    "ApiError",
-    "ReadLog",
-    "User",
-    "bind",
-    "ephemeral_causes",
-    "evict",
-    "finalize",
-    "log_text",
-    "method_not_allowed",
-    "rescaled",
-    "scale_of",
-    "token_request",
-]
