@@ -6,23 +6,16 @@ import asyncio
 import contextlib
 import socket
 import sys
-from typing import cast
 
-Peer = tuple[str, int] | tuple[str, int, int, int]
+BATCH = 64
 
 
-class Datagrams(asyncio.DatagramProtocol):
-    """The UDP half."""
-
-    transport: asyncio.DatagramTransport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport to answer by."""
-        self.transport = cast("asyncio.DatagramTransport", transport)
-
-    def datagram_received(self, data: bytes, addr: Peer) -> None:
-        """Send it back."""
-        self.transport.sendto(data, addr)
+def answer(sock: socket.socket) -> None:
+    """Send waiting datagrams back; on the socket itself, since asyncio's transport drops empty ones."""
+    with contextlib.suppress(OSError):  # none left, no room to answer, or a port that has gone
+        for _ in range(BATCH):
+            data, peer = sock.recvfrom(1 << 16)
+            sock.sendto(data, peer)
 
 
 async def stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -43,7 +36,8 @@ async def main(port: int) -> None:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind((address, port))
-        await loop.create_datagram_endpoint(Datagrams, sock=sock)
+        sock.setblocking(False)
+        loop.add_reader(sock, answer, sock)
     async with server:
         await server.serve_forever()
 
