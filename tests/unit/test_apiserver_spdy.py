@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import zlib
 from collections.abc import Iterable, Mapping
@@ -94,17 +95,15 @@ EVENTS = [
 def test_pieces_do_not_matter(cuts: list[int]) -> None:
     stream = conversation()
     session = spdy.Session()
-    events: list[object] = []
     edges = [0, *sorted(cuts), len(stream)]
-    pieces = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    events: list[spdy.Event] = []
+    for start, end in itertools.pairwise(edges):
         for event in session.receive(memoryview(stream[start:end])):
-            is_data = isinstance(event, spdy.Data)
-            pieces.append(
-                spdy.Data(event.stream, memoryview(bytes(event.data)), event.fin) if is_data else event
-            )
-    events = joined(pieces)
-    assert events == EVENTS
+            if isinstance(event, spdy.Data):
+                events.append(spdy.Data(event.stream, memoryview(bytes(event.data)), event.fin))
+            else:
+                events.append(event)
+    assert joined(events) == EVENTS
 
 
 def test_replies_and_data_heads_are_what_a_client_reads() -> None:
