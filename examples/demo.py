@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 ROOT = Path(__file__).resolve().parent.parent
 INROAD = [sys.executable, "-I", "-m", "inroad"]
 DOWNLOAD = 100_000_000
-WIDTHS = (46, 44, 36)
+WIDTHS = (45, 42, 34)
 ON_TERMINAL = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
 
@@ -207,20 +207,23 @@ with socket.socket(type=socket.SOCK_DGRAM) as sock:
 
 def download(host: str) -> Ask:
     """Fetch 100 MB and compare the checksum with the server's."""
-    shell = f"curl -sS -m 60 -D /dev/stderr http://{host}/bytes/{DOWNLOAD} | sha256sum"
+    url = f"http://{host}/bytes/{DOWNLOAD}"
+    shell = f"curl -sS -m 60 -D /dev/stderr -w '%{{stderr}}speed %{{speed_download}}' {url} | sha256sum"
 
     def check(ran: Ran) -> tuple[str, str]:
         sums = re.findall(r"[0-9a-f]{64}", ran.out + ran.err)
         expect(len(sums) == 2 and sums[0] == sums[1], ran, "the server's checksum")
-        return f"sha256 {sums[0][:12]}… as sent", f"{DOWNLOAD * 8 / ran.ms / 1e6:.1f} Gbit/s"
+        speed = float(re.findall(r"speed (\d+)", ran.err)[-1]) * 8 / 1e9
+        return f"as it was sent, {speed:.1f} Gbit/s", ""
 
-    return Ask(f"curl http://{host}/bytes/{DOWNLOAD} | sha256sum", ["sh", "-c", shell], check)
+    return Ask(f"curl {url} | sha256sum", ["sh", "-c", shell], check)
 
 
 def asks(sandbox: Sandbox, service: str) -> list[Ask]:
     """Return everything that is tried while connected to namespace `shop`. `service`: an address of web."""
     _, pod = sandbox.pod("shop/web")
-    address = r"10\.96\.\d+\.\d+"
+    address = r"10\.96\.\d+\.\d+|fd00:10:96::[0-9a-f]+"
+    outside = "|".join(map(re.escape, sandbox.state["places"]["lan"]["addresses"]))
     return [
         curl(sandbox, "http://web/", "shop"),
         curl(sandbox, "http://web.default/", "default"),
@@ -233,8 +236,8 @@ def asks(sandbox: Sandbox, service: str) -> list[Ask]:
         download("web"),
         refused("http://web:81/"),
         refused("http://empty/"),
-        name(["getent", "hosts", "intranet.example"], r"192\.168\.50\.1"),
-        name(["dig", "+short", "intranet.example"], r"192\.168\.50\.1"),
+        name(["getent", "hosts", "intranet.example"], outside),
+        name(["dig", "+short", "intranet.example"], outside),
     ]
 
 
@@ -272,13 +275,14 @@ def story(sandbox: Sandbox) -> None:
         stack.callback(user.close)
         before = dump(root)
         title("Connect, as an ordinary user")
-        print(f"  {'whoami':<12}{user.run('whoami').out.strip()}")
-        print(f"  {'curl web':<12}{user.run('curl', '-sS', '-m', '3', 'http://web/').err.strip()}")
+        print(f"{style('$ whoami', '2')}\n{user.run('whoami').out.strip()}")
+        refusal = user.run("curl", "-sS", "-m", "3", "http://web/").err.strip()
+        print(f"{style('$ curl http://web/', '2')}\n{refusal}", flush=True)
         inroad(sandbox, "connect", "-n", "shop")
         title("From the workstation, connected to namespace shop")
-        print(
-            f"  {'asked':<{WIDTHS[0]}} {'answered':<{WIDTHS[1]}} {'origin, as it saw it':<{WIDTHS[2]}}     took"
-        )
+        asked, answered, origin = WIDTHS
+        head = f"  {'asked':<{asked}} {'answered':<{answered}} {'origin, as it saw it':<{origin}}     took"
+        print(style(head, "2"))
         service = user.run("dig", "+short", "web.shop.svc.cluster.local").out.strip()
         results = [show(ask, user) for ask in asks(sandbox, service)]
         title("How it is done")

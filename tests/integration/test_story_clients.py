@@ -123,8 +123,8 @@ def test_nc_tells_the_truth(stage: Stage) -> None:
 
 
 def test_other_names_resolve_as_before(stage: Stage) -> None:
-    assert stage.run("dig", "+short", "intranet.example").stdout.strip() == stage.address("lan")
-    assert stage.run("getent", "hosts", "www.example").stdout.split()[0] == stage.address("lan")
+    assert stage.address("lan") in stage.run("dig", "+short", "intranet.example").stdout.split()
+    assert stage.address("lan") in stage.run("getent", "ahosts", "www.example").stdout.split()
     assert "status: NXDOMAIN" in stage.run("dig", "absent.example").stdout
     assert stage.run("curl", "-sS", "-m", "5", "http://www.example/").stdout
 
@@ -136,8 +136,10 @@ def test_status_tells_what_is(stage: Stage) -> None:
     assert status["context"]
     assert status["resolver"]["kind"] == "overriding"
     assert status["resolver"]["reason"]
-    assert {subnet["cidr"] for subnet in status["subnets"]} == {"10.96.0.0/16", "10.244.1.0/24"}
-    assert all(subnet["family"] == 4 and subnet["source"] for subnet in status["subnets"])
+    assert {subnet["cidr"] for subnet in status["subnets"]} == set(
+        stage.state["service_cidrs"] + stage.state["pod_cidrs"]
+    )
+    assert all(subnet["family"] in (4, 6) and subnet["source"] for subnet in status["subnets"])
     assert (status["dns"]["address"], status["dns"]["port"]) == ("246.246.0.1", 53)
     text = stage.inroad("status").stdout
     assert text.startswith("Connected\n")

@@ -17,11 +17,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from inroad import logs
 from inroad.core.errors import InroadError, NoPrivilege
-from inroad.core.status import SOCKET_PATH, STATE_DIRECTORY
+from inroad.core.status import SOCKET_PATH, STATE_DIRECTORY, Failure
 from inroad.host.cleanup import clean_up
 
 JOURNAL = Path(STATE_DIRECTORY) / "journal.json"
@@ -35,7 +36,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="inroad serve daemon", description=__doc__.splitlines()[0])
     parser.add_argument("--keep", action="store_true", help="stay after the session ends (for a service)")
     parser.add_argument("--clean-up", action="store_true", help="only clean up after a crashed daemon")
-    parser.add_argument("--ready-fd", type=int, default=-1, help="write a line here when callers are served")
+    parser.add_argument("--ready-fd", type=int, default=-1, help="write `ready`, or a Failure, here")
     parser.add_argument("--verbose", action="store_true", help="log every decision")
     return parser.parse_args(argv)
 
@@ -63,7 +64,8 @@ async def serve(options: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
-    workstation = Workstation(JOURNAL, on_quit=(lambda: None) if options.keep else stop.set)
+    on_quit = (lambda: None) if options.keep else stop.set
+    workstation = Workstation(JOURNAL, on_quit, service=options.keep)
     api = LocalApi(workstation)
     socket_path = Path(SOCKET_PATH)
     try:
@@ -81,6 +83,7 @@ async def serve(options: argparse.Namespace) -> None:
 
 async def clean_up_only() -> None:
     """Undo what a crashed daemon left and say so on stdout."""
+    Path(SOCKET_PATH).unlink(missing_ok=True)
     for line in await clean_up(JOURNAL):
         sys.stdout.write(f"{line}\n")
 
@@ -98,5 +101,9 @@ def main(argv: list[str]) -> int:
             uvloop.run(clean_up_only() if options.clean_up else serve(options))
     except InroadError as error:
         log.error(str(error), code=error.code)
+        if options.ready_fd >= 0:
+            failure = Failure(error.code, error.message, error.remedy)
+            with contextlib.suppress(OSError):  # it said "ready" and closed it long ago
+                os.write(options.ready_fd, msgspec.json.encode(failure) + b"\n")
         return error.exit_code
     return 0

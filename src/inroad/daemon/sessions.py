@@ -19,7 +19,8 @@ from inroad.host.journal import Journal
 class Workstation:
     """Implements `local_api.Sessions`."""
 
-    def __init__(self, journal_path: Path, on_quit: Callable[[], None]) -> None:
+    def __init__(self, journal_path: Path, on_quit: Callable[[], None], *, service: bool = False) -> None:
+        self._service = service
         self._journal = Journal(journal_path)
         self._on_quit = on_quit
         self._session: Session | None = None
@@ -39,7 +40,7 @@ class Workstation:
         async with self._changing:
             if self._session is not None:
                 change = await self._reconnect(self._session, request, peer, say)
-                return Outcome(change, await self._session.status(), elapsed())
+                return Outcome(change, await self.status(), elapsed())
             self._opening = asyncio.create_task(open_session(request, peer, self._journal, say))
             try:
                 self._session = await self._opened(self._opening)
@@ -48,7 +49,7 @@ class Workstation:
                 raise
             finally:
                 self._opening = None
-            return Outcome("connected", await self._session.status(), elapsed())
+            return Outcome("connected", await self.status(), elapsed())
 
     @staticmethod
     async def _opened(opening: asyncio.Task[Session]) -> Session:
@@ -107,7 +108,7 @@ class Workstation:
                 raise ConnectedElsewhere(
                     f"the session belongs to {session.peer.name}", f"as {session.peer.name}: inroad quit"
                 )
-            status = await session.status()
+            status = await self.status()
             self._session = None
             await session.close()
             self._on_quit()
@@ -116,9 +117,12 @@ class Workstation:
     async def status(self) -> Status:
         """Tell the truth about the session."""
         if self._session is not None:
-            return await self._session.status()
-        state = "connecting" if self._opening is not None else "disconnected"
-        return Status(state=state, version=__version__)
+            status = await self._session.status()
+        else:
+            state = "connecting" if self._opening is not None else "disconnected"
+            status = Status(state=state, version=__version__)
+        status.service = self._service
+        return status
 
     async def close(self) -> None:
         """Put the host back; called when the daemon ends."""
