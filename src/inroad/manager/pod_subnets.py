@@ -98,7 +98,7 @@ class PodSubnets:
             for block, count in counter.items():
                 total += count
                 within += count if inside.touch(version, block) else 0
-        return within * 2 > total
+        return 0 < total <= within * 2
 
     def _cover(self, apart_from: Sequence[Network]) -> Found:
         """Cover the addresses outside of the nodes' subnets."""
