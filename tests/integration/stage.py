@@ -42,7 +42,12 @@ class Stage:
         return [*INROAD, "sandbox", "exec", "--name", self.name, "--in", place, *who, "--", *argv]
 
     def run(
-        self, *argv: str, user: str = "dev", place: str = "workstation", status: int | None = 0, stdin: str = ""
+        self,
+        *argv: str,
+        user: str = "dev",
+        place: str = "workstation",
+        status: int | None = 0,
+        stdin: str = "",
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end; its exit status must be `status` (None: any)."""
         line = self.command(list(argv), user, place)
@@ -85,6 +90,10 @@ class Stage:
     def address(self, place: str) -> str:
         """Return a place's first address."""
         return str(self.state["places"][place]["addresses"][0])
+
+    def addresses(self, place: str) -> list[str]:
+        """Return all addresses of a place."""
+        return list(self.state["places"][place]["addresses"])
 
     def daemon_pids(self) -> list[int]:
         """Return the process ids, as the workstation sees them, of its daemon."""

@@ -63,28 +63,39 @@ def test_names(stage: Stage, url: str, namespace: str) -> None:
 
 def test_a_connection_starts_at_the_manager(stage: Stage) -> None:
     [manager] = stage.pods("inroad/traffic-manager")
-    assert stage.curl("http://web/")["client_ip"] == stage.address(manager)
+    for flag in ("-4", "-6"):
+        assert stage.curl("http://web/", flag)["client_ip"] in stage.addresses(manager)
 
 
 def test_a_pod_and_a_service_by_address(stage: Stage) -> None:
     for pod in stage.pods("shop/web"):
-        page = stage.curl(f"http://{stage.address(pod)}:8080/")
-        assert f"pod/shop/{page['pod']}" == pod
-    service = stage.run("dig", "+short", "web.shop.svc.cluster.local").stdout.strip()
-    assert service.startswith("10.96.")
-    assert stage.curl(f"http://{service}/")["namespace"] == "shop"
+        for address in stage.addresses(pod):
+            page = stage.curl(f"http://{bracketed(address)}:8080/")
+            assert f"pod/shop/{page['pod']}" == pod
+    for kind, network in (("A", "10.96."), ("AAAA", "fd00:10:96::")):
+        service = stage.run("dig", "+short", "web.shop.svc.cluster.local", kind).stdout.strip()
+        assert service.startswith(network)
+        assert stage.curl(f"http://{bracketed(service)}/")["namespace"] == "shop"
+
+
+def bracketed(address: str) -> str:
+    """Return an address as it stands in a URL."""
+    return f"[{address}]" if ":" in address else address
 
 
 def test_dig_and_getent(stage: Stage) -> None:
     service = stage.run("dig", "+short", "web.default.svc.cluster.local").stdout.strip()
-    assert stage.run("getent", "hosts", "web.default").stdout.split()[0] == service
     assert stage.run("getent", "ahostsv4", "web.default").stdout.split()[0] == service
-    nodata = stage.run("dig", "web.shop.svc.cluster.local", "AAAA").stdout
+    assert service in stage.run("getent", "ahosts", "web.default").stdout.split()
+    assert (
+        stage.run("getent", "hosts", "web.default").stdout.split()[0].startswith(("10.96.", "fd00:10:96::"))
+    )
+    assert stage.run("dig", "+tcp", "+short", "web.default.svc.cluster.local").stdout.strip() == service
+    nodata = stage.run("dig", "web.shop.svc.cluster.local", "MX").stdout
     assert "status: NOERROR" in nodata
     assert "ANSWER: 0" in nodata
     absent = stage.run("dig", "absent.shop.svc.cluster.local").stdout
     assert "status: NXDOMAIN" in absent
-    assert stage.run("dig", "+tcp", "+short", "web.default.svc.cluster.local").stdout.strip() == service
 
 
 def test_udp(stage: Stage) -> None:
