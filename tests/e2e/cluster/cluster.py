@@ -103,7 +103,10 @@ def load(name: str) -> Cluster:
         raise MachineFailed(f"no cluster named {name} runs; `python -m tests.e2e.cluster up`") from None
     cluster = Cluster(name, state, took=plain["took"])
     for key, value in plain["machines"].items():
-        programs = {n: Program(**{**p, "log": Path(p["log"])}) for n, p in value.pop("programs").items()}
+        programs = {
+            n: Program(**{**p, "log": Path(p["log"]), "argv": tuple(p["argv"])})
+            for n, p in value.pop("programs").items()
+        }
         value["state"] = Path(value["state"])
         cluster.machines[key] = Machine(**value, programs=programs)
     return cluster

@@ -120,6 +120,7 @@ class Program:
     pid: int
     started: str
     log: Path
+    argv: tuple[str, ...] = ()
 
     def alive(self) -> bool:
         """True while it runs."""
@@ -205,11 +206,17 @@ class Machine:
 
         wait_for(f"{name} on {self.name} to start", entered, 10)
         started = start_time(pid) if pid else None
-        program = Program(name, pid or 0, started or "", log)
+        program = Program(name, pid or 0, started or "", log, argv)
         if not program.alive():
             raise MachineFailed(f"{name} on {self.name} ended at once\n{program.tail()}")
         self.programs[name] = program
         return program
+
+    def restart(self, name: str, number: signal.Signals = signal.SIGTERM) -> Program:
+        """End a program by a signal and start it again."""
+        program = self.programs[name]
+        program.stop(number)
+        return self.start(name, *program.argv)
 
     def destroy(self) -> None:
         """End everything that runs here and remove what the kernel does not."""

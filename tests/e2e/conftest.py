@@ -1,0 +1,88 @@
+"""One cluster for the whole run, with our image on its nodes, the chart installed and the workloads up."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import workloads
+from tests.e2e.cluster import cluster as clusters
+from tests.e2e.cluster import images
+from tests.e2e.cluster.machine import MachineFailed
+from tests.e2e.stage import NAMESPACE, ROOT, Stage
+from tools import image as image_maker
+
+KEEP = os.environ.get("INROAD_E2E_KEEP", "")
+IMAGE_SOURCES = ("src", "tools/image.py", "tools/oci.py", "requirements/runtime.txt", "pyproject.toml")
+
+
+def say(line: str) -> None:
+    """Print progress past pytest's capture."""
+    print(line, file=sys.__stderr__, flush=True)
+
+
+@pytest.fixture(scope="session")
+def image() -> Path:
+    """The image archive of the tree as it is, made when it is older than its sources."""
+    target = ROOT / "dist/inroad-image.tar"
+    files = [file for name in IMAGE_SOURCES for file in [ROOT / name, *(ROOT / name).rglob("*.py")]]
+    if not target.exists() or target.stat().st_mtime < max(f.stat().st_mtime for f in files if f.is_file()):
+        say("making the image")
+        image_maker.make(target, say)
+    return target
+
+
+@pytest.fixture(scope="session")
+def bare(image: Path) -> Iterator[Stage]:
+    """A cluster with the image on its nodes and nothing installed."""
+    if os.geteuid() != 0:
+        pytest.skip("the test cluster makes namespaces")
+    try:
+        cluster = clusters.load("e2e") if KEEP else clusters.up("e2e", say=say)
+    except MachineFailed:
+        if not KEEP:
+            raise
+        cluster = clusters.up("e2e", say=say)
+    try:
+        for node in cluster.nodes:
+            images.load(node, image)
+        yield Stage(cluster)
+    finally:
+        if not KEEP:
+            clusters.down("e2e")
+
+
+@pytest.fixture(scope="session")
+def stage(bare: Stage) -> Stage:
+    """The cluster with the workloads up and the chart installed with its default values."""
+    bare.kubectl("apply", "-f", "-", stdin=workloads.as_list())
+    install(bare)
+    for namespace in ("default", "shop", NAMESPACE):
+        bare.wait_for_pods(namespace)
+    return bare
+
+
+def install(stage: Stage, *arguments: str) -> None:
+    """Install or upgrade the chart in its usual namespace and wait until it is ready."""
+    where = ("-n", NAMESPACE, "--create-namespace", "--wait", "--timeout", "90s")
+    stage.helm("upgrade", "--install", "inroad", "charts/inroad", *where, *arguments)
+    if KEEP:  # the same tag may be another image than the one that runs
+        stage.kubectl("rollout", "restart", "deployment/traffic-manager", "-n", NAMESPACE)
+        stage.kubectl("rollout", "status", "deployment/traffic-manager", "-n", NAMESPACE)
+
+
+@pytest.fixture
+def clean_host(stage: Stage) -> Iterator[Stage]:
+    """The stage with nothing connected; checks that the test left the workstation as it was."""
+    stage.inroad("quit", status=None)
+    before = stage.dump()
+    try:
+        yield stage
+        assert stage.dump() == before
+        assert stage.daemons() == []
+    finally:
+        stage.inroad("quit", status=None)

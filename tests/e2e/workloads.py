@@ -1,0 +1,34 @@
+"""The sandbox's workloads on a real cluster: the same manifests and programs, from our own image."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+from inroad.sandbox import manifests
+from inroad.sandbox.topology import Topology
+
+IMAGE = "inroad:0.1.0"
+
+# They run as the image's user, who may not listen below 1024 unless the pod says so.
+PORTS_FOR_ALL = {"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}
+
+
+def _placed(namespace: str, body: dict[str, Any]) -> dict[str, Any]:
+    body = copy.deepcopy(body)
+    if namespace:
+        body["metadata"]["namespace"] = namespace
+    if body["kind"] == "Deployment":
+        pod = body["spec"]["template"]["spec"]
+        pod["securityContext"] = {"sysctls": [PORTS_FOR_ALL]}
+        pod["automountServiceAccountToken"] = False
+        for container in pod["containers"]:
+            container.update(image=IMAGE, imagePullPolicy="Never")
+    return body
+
+
+def as_list() -> str:
+    """Return the namespaces, Services and Deployments as one JSON list for `kubectl apply`."""
+    items = [_placed(namespace, body) for namespace, body in manifests.workloads(Topology(nodes=()))]
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
