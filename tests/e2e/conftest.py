@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from tests.e2e import workloads
 from tests.e2e.cluster import cluster as clusters
 from tests.e2e.cluster import images

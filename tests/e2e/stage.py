@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -95,7 +94,7 @@ class Stage:
     def helm(self, *argv: str, status: int | None = 0, timeout: float = 120) -> Done:
         """Run helm as the administrator, from the office network."""
         lan = self.cluster.machines["lan"]
-        settings = ("env", f"KUBECONFIG={self.kubeconfig}", "HOME=/run", "--chdir", str(ROOT))
+        settings = ("env", "--chdir", str(ROOT), f"KUBECONFIG={self.kubeconfig}", "HOME=/run")
         done = lan.run(*settings, str(helm.find(pinned=True)), *argv, check=False, timeout=timeout)
         assert status is None or done.returncode == status, done
         return done
@@ -145,5 +144,5 @@ class Stage:
         config["clusters"][0]["cluster"].update(cluster)
         path = self.cluster.state / f"{name}.kubeconfig"
         path.write_text(json.dumps(config))
-        os.chmod(path, 0o644)
+        path.chmod(0o644)
         return str(path)

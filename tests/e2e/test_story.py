@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 
 import pytest
-
 from tests.e2e.cluster import network
 from tests.e2e.stage import Stage
 
@@ -183,6 +182,6 @@ def test_status_names_its_sources(connected: Stage) -> None:
     assert status["resolver"]["kind"] == "overriding"
     found = {subnet["cidr"]: subnet["source"] for subnet in status["subnets"]}
     pods = {cidr for node in connected.objects("nodes") for cidr in node["spec"]["podCIDRs"]}
-    assert found == {cidr: "node podCIDR" for cidr in pods} | {
-        cidr: "ServiceCIDR" for cidr in network.SERVICE_CIDRS.split(",")
-    }
+    assert found == dict.fromkeys(pods, "node podCIDR") | dict.fromkeys(
+        network.SERVICE_CIDRS.split(","), "ServiceCIDR"
+    )

@@ -307,5 +307,5 @@ def _tails(cluster: Cluster) -> Callable[[], str]:
 def execute(cluster: Cluster, machine: str, argv: Sequence[str]) -> int:
     """Run a command on a machine with this terminal; return its exit status."""
     environment = os.environ | {"KUBECONFIG": str(cluster.kubeconfig)}
-    here = ["env", "--chdir", os.getcwd(), *argv]  # entering a mount namespace ends in its root directory
+    here = ["env", "--chdir", str(Path.cwd()), *argv]  # entering a mount namespace ends in its root directory
     return subprocess.run(cluster.machines[machine].enter(here), env=environment, check=False).returncode
