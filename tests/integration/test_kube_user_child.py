@@ -15,8 +15,9 @@ import pytest
 import yaml
 
 from inroad.core.errors import ContextUnknown, CredentialsRejected, KubeconfigUnreadable
+from inroad.core.status import ConnectRequest
 from inroad.daemon import user_child
-from inroad.daemon.user_child import Peer, fetch_credentials
+from inroad.daemon.user_child import Peer, load
 from inroad.kube.credentials import Credentials
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to take another uid")
@@ -63,14 +64,14 @@ def kubeconfig(home: Path, action: str, **exec_config: Any) -> Path:
     return path
 
 
-def fetch(home: Path, *, context: str = "", **environment: str) -> Any:
-    return fetch_credentials(
-        NOBODY,
+async def fetch(home: Path, *, context: str = "", **environment: str) -> Credentials:
+    request = ConnectRequest(
         environment={"HOME": str(home), "PATH": os.environ["PATH"], **environment},
         directory=str(home),
         kubeconfig="config",
         context=context,
     )
+    return (await load(NOBODY, request)).credentials
 
 
 async def test_the_plugin_runs_with_the_callers_identity_and_environment(home: Path) -> None:

@@ -12,6 +12,7 @@ from inroad.core.errors import NamespaceUnknown
 from inroad.core.host_config import Network
 from inroad.core.messages import ClusterInfo
 from inroad.core.subnets import Plan, plan
+from inroad.daemon.settings import Settings
 
 
 class ClusterView:
@@ -20,8 +21,10 @@ class ClusterView:
     `known` is set with the first state, `changed` with each; whoever acts on a change clears it.
     """
 
-    def __init__(self, namespace: str) -> None:
+    def __init__(self, namespace: str, settings: Settings) -> None:
         self.namespace = namespace
+        self.settings = settings
+        self.warnings: list[str] = []
         self.info = ClusterInfo(generation=0)
         self.never: tuple[Network, ...] = ()
         self.known = asyncio.Event()
@@ -31,6 +34,7 @@ class ClusterView:
     def update(self, info: ClusterInfo) -> None:
         """Take the manager's newest state."""
         self.info = info
+        self.warnings = self.settings.from_manager(info.client_config)
         self.known.set()
         self.changed.set()
 
@@ -50,14 +54,30 @@ class ClusterView:
 
     def plan(self) -> Plan:
         """Return which subnets the VIF gets and which it never may."""
-        discovered = [(ip_network(subnet.cidr), subnet.source) for subnet in self.info.subnets]
-        return plan(discovered=discovered, always_never=self.never)
+        config = self.settings.config
+        return plan(
+            discovered=[(ip_network(subnet.cidr), subnet.source) for subnet in self.info.subnets],
+            also=config.also_proxy,
+            never=config.never_proxy,
+            always_never=self.never,
+        )
+
+    def mapped_namespaces(self) -> tuple[str, ...]:
+        """Return whose names resolve: those that the user mapped, else all that the manager knows."""
+        return self.settings.config.mapped_namespaces or self.info.namespaces
 
     def dns_policy(self) -> DnsPolicy:
         """Return which names go to the cluster."""
+        config = self.settings.config
         return DnsPolicy(
             namespace=self.namespace,
-            mapped_namespaces=self.info.namespaces,
+            mapped_namespaces=self.mapped_namespaces(),
             cluster_domain=self.info.domain,
             routed_subnets=tuple(subnet.network for subnet in self.plan().subnets),
+            include_suffixes=config.include_suffixes,
+            exclude_suffixes=config.exclude_suffixes,
+            excludes=config.excludes,
+            mappings=config.mappings,
+            lookup_timeout=int(config.lookup_timeout * 1000),
+            recursion_check=config.recursion_check,
         )

@@ -22,8 +22,9 @@ from inroad.daemon.dns_server import DnsServer
 from inroad.daemon.host_state import HostState
 from inroad.daemon.manager_link import ManagerLink
 from inroad.daemon.relay import Relay
-from inroad.daemon.session import DNS_SERVER, Session, open_session_vif
-from inroad.daemon.user_child import Peer, fetch_credentials
+from inroad.daemon.session import DNS_SERVER, Parts, Session, open_session_vif
+from inroad.daemon.settings import Settings
+from inroad.daemon.user_child import Peer, load
 from inroad.host.journal import Journal
 from inroad.host.resolver.choose import open_resolver
 from inroad.host.routes.choose import open_routes
@@ -42,28 +43,25 @@ Say = Callable[[str, str], None]
 async def open_session(request: ConnectRequest, peer: Peer, journal: Journal, say: Say) -> Session:
     """Connect and prove it; raises `InroadError` and leaves the host as it was."""
 
-    async def fetch() -> Credentials:
-        return await fetch_credentials(
-            peer,
-            environment=request.environment,
-            directory=request.directory,
-            kubeconfig=request.kubeconfig,
-            context=request.context,
-        )
+    async def renew() -> Credentials:
+        return (await load(peer, request)).credentials
 
     async with AsyncExitStack() as undo:
-        relay = Relay()
-        vif = asyncio.create_task(open_session_vif(relay))
-        undo.push_async_callback(_discard, vif, relay)
-
         say("credentials", "reading the kubeconfig")
-        credentials = await fetch()
-        client = ApiClient(credentials, mark=FWMARK, refresh=fetch)
+        settings = Settings()
+        loaded = await load(peer, request)
+        settings.from_user(loaded, request.config_file, request.settings)
+        credentials = loaded.credentials
+
+        relay = Relay()
+        vif = asyncio.create_task(open_session_vif(relay, settings))
+        undo.push_async_callback(_discard, vif, relay)
+        client = ApiClient(credentials, mark=FWMARK, refresh=renew)
         undo.push_async_callback(client.close)
 
         say("manager", f"finding the traffic-manager of {credentials.context}")
-        manager_namespace = request.manager_namespace or "inroad"
-        cluster = ClusterView(request.namespace or credentials.namespace or "default")
+        manager_namespace = request.manager_namespace or settings.config.manager_namespace
+        cluster = ClusterView(request.namespace or credentials.namespace or "default", settings)
         manager = _manager_link(client, manager_namespace, cluster, relay)
         undo.push_async_callback(manager.close)
         await manager.start()
@@ -76,7 +74,8 @@ async def open_session(request: ConnectRequest, peer: Peer, journal: Journal, sa
         say("network", f"leading the cluster's names and subnets into {relay.vif.name}")
         host = HostState(await open_routes(journal))
         undo.push_async_callback(host.close)
-        host.resolver = await open_resolver(journal)
+        preferred = [(str(address), port) for address, port in settings.config.local_addresses]
+        host.resolver = await open_resolver(journal, preferred=preferred)
         fallback = host.fallback = await host.resolver.fallback()
         keep_out = [*await client.server_addresses(), *(address for address, _ in fallback)]
         cluster.never = tuple(ip_network(ip_address(address)) for address in keep_out)
@@ -86,10 +85,11 @@ async def open_session(request: ConnectRequest, peer: Peer, journal: Journal, sa
         await dns.start([(str(DNS_SERVER[0]), DNS_SERVER[1])])
         undo.push_async_callback(host.restore)
 
-        session = Session(credentials, peer, manager_namespace, cluster, manager, relay, host, dns)
+        parts = Parts(manager, relay, host, dns)
+        session = Session(request, credentials, peer, manager_namespace, cluster, parts)
         await session.update_host()
         say("verify", "looking up and dialling the API server's service")
-        await verify.dial(await verify.look_up(cluster.info.domain))
+        await asyncio.gather(_verify(cluster), dns.check_recursion())
         session.begin(undo.pop_all())
         return session
 
@@ -118,6 +118,10 @@ async def _cluster_info(cluster: ClusterView, manager_namespace: str) -> None:
             f"the traffic-manager has not read its cluster within {CLUSTER_INFO_TIMEOUT:.0f} s",
             f"kubectl logs -n {manager_namespace} deploy/traffic-manager",
         ) from None
+
+
+async def _verify(cluster: ClusterView) -> None:
+    await verify.dial(await verify.look_up(cluster.info.domain))
 
 
 async def _discard(opening: asyncio.Task[Vif], relay: Relay) -> None:

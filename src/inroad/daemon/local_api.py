@@ -22,7 +22,7 @@ import structlog
 from aiohttp import web
 
 from inroad.core.errors import ConfigInvalid, ConnectedElsewhere, InroadError
-from inroad.core.status import ConnectRequest, Failure, Line, Outcome, Progress, Status
+from inroad.core.status import ConfigView, ConnectRequest, Failure, Line, Outcome, Progress, Status
 from inroad.daemon.user_child import Peer
 
 MAX_BODY = 256 * 1024
@@ -43,6 +43,9 @@ class Sessions(Protocol):
 
     async def status(self) -> Status:
         """Tell the truth."""
+
+    async def config(self) -> ConfigView:
+        """Return the configuration in force; raises `NotConnected`."""
 
 
 def peer_of(request: web.Request) -> Peer:
@@ -65,6 +68,7 @@ class LocalApi:
         app.add_routes(
             [
                 web.get("/v1/status", self._status),
+                web.get("/v1/config", self._config),
                 web.post("/v1/connect", self._connect),
                 web.post("/v1/quit", self._quit),
             ]
@@ -98,6 +102,13 @@ class LocalApi:
     async def _status(self, request: web.Request) -> web.Response:
         del request
         return _json(await self._sessions.status())
+
+    async def _config(self, request: web.Request) -> web.Response:
+        del request
+        try:
+            return _json(await self._sessions.config())
+        except InroadError as error:
+            return _json(_failure(error), status=404)
 
     async def _quit(self, request: web.Request) -> web.Response:
         try:
@@ -141,5 +152,5 @@ def _failure(error: InroadError) -> Failure:
     return Failure(error.code, error.message, error.remedy)
 
 
-def _json(body: Status | Failure, status: int = 200) -> web.Response:
+def _json(body: Status | ConfigView | Failure, status: int = 200) -> web.Response:
     return web.Response(body=msgspec.json.encode(body), status=status, content_type="application/json")

@@ -100,14 +100,16 @@ class ManagerLink:
         if self.link is not None:
             self.link.send_control(messages.encode(messages.Connected(namespace)))
 
-    async def lookup(self, query: bytes, *, namespace: str, deadline_ms: int, absolute: bool) -> LookupReply:
+    async def lookup(
+        self, query: bytes, *, namespace: str, deadline_ms: int, absolute: bool, bare: bool = True
+    ) -> LookupReply:
         """Ask the cluster's name server; a reply with `error` set when that can't be done in time."""
         if self.link is None:
             return LookupReply(0, error="the link to the cluster is down")
         number = next(self._ids)
         future: asyncio.Future[LookupReply] = asyncio.get_running_loop().create_future()
         self._lookups[number] = future
-        self.link.send_control(messages.encode(Lookup(number, query, namespace, deadline_ms, absolute)))
+        self.link.send_control(messages.encode(Lookup(number, query, namespace, deadline_ms, absolute, bare)))
         try:
             return await asyncio.wait_for(future, deadline_ms / 1000)
         except TimeoutError:

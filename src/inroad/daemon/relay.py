@@ -19,9 +19,6 @@ from inroad.host.vif.api import Endpoint, Verdict, Vif
 from inroad.tunnel.api import Flow, Link, Refusal
 from inroad.tunnel.pump import SocketPump
 
-DIAL_DEADLINE = 5.0
-"""Seconds: endpointDial (3 s) + roundtripLatency (2 s)."""
-
 NETBIOS = range(137, 140)
 
 VERDICTS = {
@@ -44,6 +41,7 @@ class Relay:
 
     def __init__(self) -> None:
         self.vif: Vif | None = None
+        self.deadline = 5.0  # seconds for a dial: endpointDial + roundtripLatency
         self.on_vif_failed: Callable[[str], None] = lambda reason: None
         self.flows: dict[int, TcpFlow | DatagramFlow] = {}
         self.counters = {"dials": 0, "refused": 0, "timed_out": 0, "cancelled": 0, "dropped_datagrams": 0}
@@ -78,7 +76,7 @@ class Relay:
             pending.dial(self._link)
         else:
             loop = asyncio.get_running_loop()
-            self._waiting[flow] = loop.call_later(DIAL_DEADLINE, self._gave_up_waiting, flow)
+            self._waiting[flow] = loop.call_later(self.deadline, self._gave_up_waiting, flow)
 
     def _gave_up_waiting(self, flow: int) -> None:
         self._waiting.pop(flow, None)
@@ -168,7 +166,7 @@ class TcpFlow:
     def dial(self, link: Link) -> None:
         """Ask the far side to connect."""
         host, port = self.target
-        request = Dial("tcp", host, port, int(DIAL_DEADLINE * 1000))
+        request = Dial("tcp", host, port, int(self.relay.deadline * 1000))
         self.tunnel_flow = link.open(messages.encode(request), self)
 
     def abandon(self) -> None:
@@ -236,7 +234,7 @@ class DatagramFlow:
     def dial(self, link: Link) -> None:
         """Ask the far side for an association with the target."""
         host, port = self.target
-        request = Dial(self.transport, host, port, int(DIAL_DEADLINE * 1000))
+        request = Dial(self.transport, host, port, int(self.relay.deadline * 1000))
         self.tunnel_flow = link.open(messages.encode(request), self)
 
     def send(self, payload: bytes) -> bool:

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from ipaddress import ip_address
 
 import structlog
 
 from inroad import __version__
+from inroad.core.config import Config
 from inroad.core.errors import InroadError
 from inroad.core.host_config import FWMARK, HostConfig, ResolverConfig, RouteConfig
-from inroad.core.status import DnsStatus, ResolverStatus, Status, SubnetStatus, TunnelStatus, VifStatus
+from inroad.core.status import (
+    ConnectRequest,
+    DnsStatus,
+    ResolverStatus,
+    Status,
+    SubnetStatus,
+    TunnelStatus,
+    VifStatus,
+)
 from inroad.daemon.cluster_view import ClusterView
 from inroad.daemon.dns_server import DnsServer
 from inroad.daemon.host_state import HostState
 from inroad.daemon.manager_link import ManagerLink
 from inroad.daemon.relay import Relay
+from inroad.daemon.settings import Settings
 from inroad.daemon.user_child import Peer
 from inroad.host.vif.api import Vif, VifConfig
 from inroad.host.vif.choose import open_vif
@@ -34,9 +44,19 @@ DNS_SERVER = (VIF.addresses[0], 53)
 log = structlog.get_logger()
 
 
-async def open_session_vif(relay: Relay) -> Vif:
+async def open_session_vif(relay: Relay, settings: Settings) -> Vif:
     """Open the session's VIF; `relay` hears of its flows."""
-    return await open_vif(VIF, relay)
+    return await open_vif(replace(VIF, mode=settings.config.vif_mode), relay)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a session is made of besides the cluster."""
+
+    manager: ManagerLink
+    relay: Relay
+    host: HostState
+    dns: DnsServer
 
 
 class Session:
@@ -44,29 +64,28 @@ class Session:
 
     def __init__(
         self,
+        request: ConnectRequest,
         credentials: Credentials,
         peer: Peer,
         manager_namespace: str,
         cluster: ClusterView,
-        manager: ManagerLink,
-        relay: Relay,
-        host: HostState,
-        dns: DnsServer,
+        parts: Parts,
     ) -> None:
+        self.request = request
         self.peer = peer
         self.context = credentials.context
         self.server = credentials.server
         self.manager_namespace = manager_namespace
         self.cluster = cluster
-        self._manager = manager
-        self._relay = relay
-        self._host = host
-        self._dns = dns
+        self._manager = parts.manager
+        self._relay = parts.relay
+        self._host = parts.host
+        self._dns = parts.dns
         self._since = ""
         self._warnings: list[str] = []
         self._undo = AsyncExitStack()
         self._follower: asyncio.Task[None] | None = None
-        relay.on_vif_failed = self._vif_failed
+        parts.relay.on_vif_failed = self._vif_failed
 
     def begin(self, undo: AsyncExitStack) -> None:
         """Start to live: follow the cluster; `undo` is what `close` runs."""
@@ -89,13 +108,15 @@ class Session:
 
     async def update_host(self) -> None:
         """Make DNS server, resolver and routes be what the cluster's newest state asks for."""
+        config = self.cluster.settings.config
+        self._relay.deadline = config.endpoint_dial + config.roundtrip_latency
         self._dns.configure(self.cluster.dns_policy())
         wanted = self._wanted()
         if wanted != self._host.applied:
             await self._host.apply(wanted)
 
     def _wanted(self) -> HostConfig:
-        plan, info = self.cluster.plan(), self.cluster.info
+        plan, info, config = self.cluster.plan(), self.cluster.info, self.cluster.settings.config
         subnets = tuple(planned.network for planned in plan.subnets)
         return HostConfig(
             addresses=VIF.addresses,
@@ -104,7 +125,7 @@ class Session:
                 server=DNS_SERVER,
                 interface=VIF.name,
                 search=(self.cluster.namespace,),
-                routed=(*info.namespaces, "svc", info.domain),
+                routed=(*self.cluster.mapped_namespaces(), "svc", info.domain, *_suffixes(config)),
                 reverse=subnets,
             ),
         )
@@ -131,7 +152,7 @@ class Session:
     async def _rebuild_vif(self) -> None:
         """The device went, and the kernel took its routes with it: start from none."""
         await self._host.apply(replace(self._host.applied, routes=RouteConfig()))
-        self._relay.vif = await open_session_vif(self._relay)
+        self._relay.vif = await open_session_vif(self._relay, self.cluster.settings)
 
     async def status(self) -> Status:
         """Tell the truth about this session."""
@@ -171,6 +192,10 @@ class Session:
             return VifStatus(name=VIF.name, mode="lost")
         counters = await vif.counters() | self._relay.counters
         return VifStatus(vif.name, vif.kind, vif.reason, VIF.mtu, counters)
+
+
+def _suffixes(config: Config) -> tuple[str, ...]:
+    return tuple(suffix.lstrip(".") for suffix in config.include_suffixes)
 
 
 def _tunnel_status(manager: ManagerLink) -> TunnelStatus:

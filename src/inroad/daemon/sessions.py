@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from inroad import __version__
-from inroad.core.errors import ConnectedElsewhere, Interrupted
-from inroad.core.status import ConnectRequest, Line, Outcome, Progress, Status
+from inroad.core.errors import ConnectedElsewhere, Interrupted, NotConnected
+from inroad.core.status import ConfigView, ConnectRequest, Line, Outcome, Progress, Status
 from inroad.daemon.connecting import open_session
 from inroad.daemon.session import Session
-from inroad.daemon.user_child import Peer, fetch_credentials
+from inroad.daemon.user_child import Peer, load
 from inroad.host.journal import Journal
 
 
@@ -76,13 +76,8 @@ class Workstation:
                 f"as {session.peer.name}: inroad quit",
             )
         say("credentials", "reading the kubeconfig")
-        credentials = await fetch_credentials(
-            peer,
-            environment=request.environment,
-            directory=request.directory,
-            kubeconfig=request.kubeconfig,
-            context=request.context,
-        )
+        loaded = await load(peer, request)
+        credentials = loaded.credentials
         if (credentials.server, credentials.context) != (session.server, session.context):
             raise ConnectedElsewhere(
                 f"connected to context {session.context} ({session.server}) already, "
@@ -123,6 +118,12 @@ class Workstation:
             status = Status(state=state, version=__version__)
         status.service = self._service
         return status
+
+    async def config(self) -> ConfigView:
+        """Return the configuration in force; raises `NotConnected`."""
+        if self._session is None:
+            raise NotConnected("there is no session", "inroad connect")
+        return self._session.cluster.settings.view()
 
     async def close(self) -> None:
         """Put the host back; called when the daemon ends."""

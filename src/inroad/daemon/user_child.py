@@ -15,17 +15,16 @@ from dataclasses import dataclass
 import msgspec
 
 from inroad.core.errors import CredentialsRejected, by_code
-from inroad.core.status import Failure
-from inroad.daemon.as_user import Task
+from inroad.core.status import ConnectRequest, Failure
+from inroad.daemon.as_user import Loaded, Task
 from inroad.host import run
 from inroad.host.choose import account, end_group
-from inroad.kube.credentials import Credentials
 
 TIMEOUT = 120.0
 MAX_OUTPUT = 1 << 20
 """Bytes: a kubeconfig with its certificates is some 10 KiB."""
 
-_decoder: msgspec.json.Decoder[Credentials | Failure] = msgspec.json.Decoder(Credentials | Failure)
+_decoder: msgspec.json.Decoder[Loaded | Failure] = msgspec.json.Decoder(Loaded | Failure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +47,21 @@ class Peer:
         return cls(uid, gid, groups, name, home)
 
 
-async def fetch_credentials(
-    peer: Peer, *, environment: Mapping[str, str], directory: str, kubeconfig: str, context: str
-) -> Credentials:
-    """Have a child with the peer's rights load the credentials of a context.
+async def load(peer: Peer, request: ConnectRequest) -> Loaded:
+    """Have a child with the peer's rights read the kubeconfig and the configuration file of a request.
 
-    `environment`: the caller's variables; `directory`: its working directory. Raises what `load` of
-    `inroad.kube.credentials` raises, and `CredentialsRejected` when the child gives no answer.
+    Raises what `load` of `inroad.kube.credentials` raises, `ConfigInvalid`, and `CredentialsRejected` when
+    the child gives no answer.
     """
     task = Task(
         uid=peer.uid,
         gid=peer.gid,
         groups=peer.groups,
-        environment=_environment(peer, environment),
-        directory=directory,
-        kubeconfig=kubeconfig,
-        context=context,
+        environment=_environment(peer, request.environment),
+        directory=request.directory,
+        kubeconfig=request.kubeconfig,
+        context=request.context,
+        config_file=request.config_file,
     )
     process = await run.spawn(
         [sys.executable, "-P", "-E", "-s", "-m", "inroad.daemon.as_user"],
@@ -114,7 +112,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     await process.wait()
 
 
-def _answer(out: bytes, err: bytes) -> Credentials:
+def _answer(out: bytes, err: bytes) -> Loaded:
     try:
         answer = _decoder.decode(out)
     except msgspec.DecodeError as error:

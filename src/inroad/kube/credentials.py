@@ -27,6 +27,7 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 
     `server`: base URL without a trailing slash. `expiry`: seconds since 1970 after which they must be
     fetched anew, 0 for unknown. `token` may also stand for `username` and `password` (HTTP Basic).
+    `extensions`: the cluster's, as they are in the kubeconfig (it may configure inroad there).
     """
 
     server: str
@@ -43,6 +44,7 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     cluster: str = ""
     namespace: str = ""
     expiry: int = 0
+    extensions: list[Any] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ def _assemble(selected: Selected, found: Granted, environ: Mapping[str, str]) ->
         cluster=cluster.name,
         namespace=selected.namespace,
         expiry=found.expiry,
+        extensions=extensions if isinstance(extensions := cluster.values.get("extensions"), list) else [],
     )
 
 
