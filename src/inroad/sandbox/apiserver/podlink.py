@@ -55,6 +55,9 @@ class PodLink(asyncio.BufferedProtocol):
         if self._over:
             connected.close()
             return
+        if connected.family in (socket.AF_INET, socket.AF_INET6):
+            # asyncio does this only for sockets that were made with proto=IPPROTO_TCP
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = memoryview(bytearray(_READ_SIZE))
         await asyncio.get_running_loop().create_connection(lambda: self, sock=connected)
 
