@@ -179,7 +179,7 @@ class Stage:
         return counters
 
 
-@pytest.fixture(params=["tun"])
+@pytest.fixture(params=["veth", "tun"])
 async def stage(request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
     with Namespace():
         stage = Stage(request.param)

@@ -133,7 +133,9 @@ def test_reset_answers_as_the_standard_says(segment: Segment) -> None:
 
 @given(addresses, st.integers(0, 0xFFFF), st.integers(0, 0xFFFF), st.binary(max_size=2000))
 def test_udp(pair: tuple[bytes, bytes], sport: int, dport: int, data: bytes) -> None:
-    made = packets.udp_packet(pair[0] + pair[1], struct.pack("!HH", sport, dport), data)
+    addresses = pair[0] + pair[1]
+    made = packets.udp_segment(addresses, struct.pack("!HH", sport, dport), data)
+    made = packets.ip_header(addresses, packets.UDP, len(made)) + made
     assert reference.read_udp(made) == (*pair, sport, dport, data)
     assert made[packets.parse(made, len(made)).start + 6 :][:2] != b"\0\0"
 

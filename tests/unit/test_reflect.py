@@ -13,7 +13,7 @@ from packet_reference import ACK, FIN, PSH, RST, SYN, Segment
 from inroad.core import held
 from inroad.core.held import CONNECTED, FORWARD, REFUSED, TIMED_OUT, Syn
 from inroad.core.packet_path import PacketPath
-from inroad.core.reflect import LINGER, Plan, fast
+from inroad.core.reflect import LINGER, Plan, Reflector, fast
 
 V4 = (bytes((246, 246, 0, 1)), bytes((10, 96, 0, 5)))
 V6 = (bytes.fromhex("fd000000000002460000000000000001"), bytes.fromhex("fd000010009600000000000000000005"))
@@ -24,7 +24,7 @@ class Conversation:
     """The two sides of a reflector, spoken for with segments; `now` moves when told to."""
 
     def __init__(self, pair: tuple[bytes, bytes] = V4) -> None:
-        self.path = PacketPath(Plan(PORT))
+        self.path = PacketPath(Reflector(Plan(PORT), {}), 1500)
         self.now = 100.0
         self.syn = Segment(*pair, 40_000, 80, seq=1000, flags=SYN, options=b"\x02\x04\x05\xb4")
         self.last = bytearray()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from struct import Struct
 
 from inroad.core.checksum import Buffer, checksum, fold, ones_sum, pseudo_sum
+from inroad.core.fragments import fragments
 from inroad.core.packet import (
     HOST,
     ICMP,
@@ -18,9 +19,8 @@ from inroad.core.packet import (
     PROHIBITED,
     UDP,
     Head,
-    ip_header,
     turned,
-    udp_packet,
+    udp_segment,
     unreachable,
 )
 
@@ -28,6 +28,8 @@ UDP_IDLE, DNS_IDLE, ECHO_IDLE = 60.0, 5.0, 10.0
 MAX_ASSOCIATIONS = 16_384
 FIRST_NUMBER = 1 << 48
 """Numbers of associations begin here: those of TCP flows stay below."""
+SMALLEST_MTU = {4: 552, 6: 1280}
+"""A smaller one is not believed (RFC 8200; for IPv4 as Linux has it: net.ipv4.route.min_pmtu)."""
 DNS_PORT = 53
 NETBIOS = range(137, 140)
 
@@ -40,9 +42,13 @@ _ECHO_REQUEST, _ECHO_REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}
 
 
 class Association:
-    """One UDP association or echo sequence. `quote`: the start of its newest packet, for ICMP errors."""
+    """One UDP association or echo sequence, with what the answers carry.
 
-    __slots__ = ("addresses", "key", "last", "limit", "number", "ports", "protocol", "quote")
+    `quote`: the start of its newest packet, for ICMP errors. `mtu`: of the way to the application, in
+    bytes, where it said so (ICMP, Packet Too Big), else 0.
+    """
+
+    __slots__ = ("addresses", "key", "last", "limit", "mtu", "number", "ports", "protocol", "quote")
 
     def __init__(
         self, number: int, key: bytes, protocol: int, head: Head, ports: bytes, limit: float
@@ -54,14 +60,16 @@ class Association:
         self.ports = ports[2:] + ports[:2]
         self.limit = limit
         self.last = 0.0
+        self.mtu = 0
         self.quote = b""
 
 
 class Associations:
     """The table of associations. Numbers are its own; `to_app` collects packets."""
 
-    def __init__(self, counters: dict[str, int]) -> None:
+    def __init__(self, counters: dict[str, int], mtu: int) -> None:
         self.counters = counters
+        self.mtu = mtu
         self.to_app: list[bytes] = []
         self.expired: list[int] = []
         self.payload_start = self.payload_end = self.sequence = 0
@@ -100,17 +108,20 @@ class Associations:
         self.payload_start, self.payload_end = start + 8, start + length
         return self._touch(packet, head, addresses + ports, UDP, ports, limit, now)
 
-    def echo(self, packet: Buffer, head: Head, now: float) -> int:
-        """Take an ICMP(v6) packet: the number of the echo sequence, or 0; `sequence` is the request's."""
+    def icmp(self, packet: Buffer, head: Head, now: float) -> int:
+        """Take an ICMP(v6) packet. For an echo request: the number of its sequence, else 0.
+
+        `sequence` is the request's own number, its payload lies as with `udp`.
+        """
         start, end = head.start, head.end
         if end - start < 8:
             return self._odd("truncated")
         kind, code, _, ident, self.sequence = _ECHO.unpack_from(packet, start)
-        if kind != _ECHO_REQUEST[head.version] or code:
-            return self._odd("icmp-other")
         initial = pseudo_sum(head.addresses, ICMPV6, end - start) if head.version == 6 else 0
         if fold(ones_sum(memoryview(packet)[start:end]) + initial) != 0xFFFF:
             return self._odd("bad-checksum")
+        if kind != _ECHO_REQUEST[head.version] or code:
+            return self._error(packet, head)
         self.payload_start, self.payload_end = start + 8, end
         ports = ident.to_bytes(2, "big") * 2
         return self._touch(
@@ -124,7 +135,7 @@ class Associations:
             self._odd("unknown-flow")
             return
         found.last = now
-        self.to_app.append(udp_packet(found.addresses, found.ports, payload))
+        self._send(found, udp_segment(found.addresses, found.ports, payload))
 
     def reply(self, number: int, sequence: int, payload: Buffer, now: float) -> None:
         """Send an echo reply."""
@@ -139,7 +150,7 @@ class Associations:
         bare = _ECHO.pack(_ECHO_REPLY[version], 0, 0, ident, sequence)
         value = checksum(bare, initial + ones_sum(payload))
         body = _ECHO.pack(_ECHO_REPLY[version], 0, value, ident, sequence) + bytes(payload)
-        self.to_app.append(ip_header(found.addresses, found.protocol, len(body)) + body)
+        self._send(found, body)
 
     def unreachable(self, number: int, verdict: int) -> None:
         """Answer the newest packet of an association with ICMP destination unreachable."""
@@ -178,6 +189,37 @@ class Associations:
             elif earliest is None or ends < earliest:
                 earliest = ends
         self._deadline = earliest
+
+    def _send(self, found: Association, payload: bytes) -> None:
+        self._ident = self._ident + 1 & 0xFFFFFFFF
+        mtu = found.mtu or self.mtu
+        self.to_app += fragments(found.addresses, found.protocol, payload, mtu, self._ident)
+
+    def _error(self, packet: Buffer, head: Head) -> int:
+        """Take what the workstation says about a datagram of ours: too big, or nobody is there."""
+        start, four = head.start, head.version == 4
+        kind, code = packet[start], packet[start + 1]
+        found = self._quoted(bytes(packet[start + 8 : head.end]), four)
+        if found is None:
+            return self._odd("icmp-other")
+        if ((kind, code) == (3, 4)) if four else (kind == 2):
+            told = int.from_bytes(packet[start + (6 if four else 4) : start + 8], "big")
+            found.mtu = min(max(told, SMALLEST_MTU[head.version]), found.mtu or self.mtu)
+            return self._odd("too-big")
+        if (kind, code) == ((3, 3) if four else (1, 4)):
+            self.forget(found.number)
+            self.expired.append(found.number)
+            return self._odd("application-gone")
+        return self._odd("icmp-other")
+
+    def _quoted(self, quote: bytes, four: bool) -> Association | None:
+        """Return the association whose datagram to the application an ICMP error quotes."""
+        at = (quote[0] & 15) * 4 if four and quote else 40
+        protocol_at, addresses_at, size = (9, 12, 8) if four else (6, 8, 32)
+        if len(quote) < max(at, addresses_at + size) + 4 or quote[protocol_at] != UDP:
+            return None
+        ports = quote[at + 2 : at + 4] + quote[at : at + 2]
+        return self._by_key.get(turned(quote[addresses_at : addresses_at + size]) + ports)
 
     def _touch(
         self, packet: Buffer, head: Head, key: bytes, protocol: int, ports: bytes, limit: float, now: float

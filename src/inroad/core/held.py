@@ -14,7 +14,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import NamedTuple
 
-from inroad.core.checksum import Buffer
+from inroad.core.checksum import Buffer, difference
 from inroad.core.packet import (
     ACK,
     HOST,
@@ -66,6 +66,25 @@ class Syn(NamedTuple):
     peer_port: int
 
 
+class Way:
+    """How packets of one direction are rewritten, in place.
+
+    `new`: addresses and ports as the other side sees them; `ip` and `tcp`: the differences of the
+    header's and the segment's checksum. `open` is False while packets need a closer look. The flow is
+    named by slot, not held: without cycles a forgotten flow is freed at once.
+    """
+
+    __slots__ = ("ip", "key", "new", "open", "slot", "tcp")
+
+    def __init__(self, slot: int, key: bytes, new: bytes) -> None:
+        self.slot = slot
+        self.key = key
+        self.new = new
+        self.ip = difference(key[:-4], new[:-4])
+        self.tcp = difference(key, new)
+        self.open = False
+
+
 class Flow:
     """One TCP connection. `key`: addresses and ports as the application sends them."""
 
@@ -94,6 +113,8 @@ class SynTable:
         self.to_app: list[bytes] = []
         self.to_listener: list[bytes] = []
         self.events: list[Syn | int] = []  # an int is the number of a flow that was cancelled
+        self.app_ways: dict[bytes, Way] = {}
+        self.listener_ways: dict[bytes, Way] = {}
         self._by_slot: dict[int, Flow] = {}
         self._waiting: dict[int, Flow] = {}  # everything with a deadline
         self._next_number = 1
@@ -103,6 +124,21 @@ class SynTable:
         return len(self._by_slot)
 
     # What a mode does in its own way.
+
+    def from_app(self, packet: Buffer, head: Head, now: float) -> int:
+        """Take a TCP packet from the application's side; FORWARD: it is now for the listener."""
+        raise NotImplementedError
+
+    def from_listener(self, packet: Buffer, head: Head, now: float) -> int:
+        """Take a TCP packet from the listener's side; FORWARD: it is now for the application."""
+        return self.unknown(packet, head, self.to_listener)
+
+    def is_listeners(self, packet: Buffer, head: Head) -> bool:
+        """Tell whether a packet comes from our listener, where one device carries both sides."""
+        return False
+
+    def accepted(self, number: int, now: float) -> None:
+        """The connection came out of the listener; a mode that sees packets knows it already."""
 
     def find(self, key: bytes) -> Flow | None:
         """Return the flow of the application's tuple `key`."""
@@ -191,7 +227,7 @@ class SynTable:
                 flow.deadline = now + 2 * max(now - flow.last, 1.0) + 0.6
                 flow.last = now
                 return self.odd("syn-retransmitted")
-            if flow.state == OPEN or (flow.state == OPENING and flow.isn == isn):
+            if flow.isn == isn or flow.state == OPEN:
                 # A retransmission that crossed the verdict, or what only the listener's TCP can judge.
                 self.to_listener_form(flow, memoryview(packet)[: head.end], head)
                 return FORWARD

@@ -104,8 +104,8 @@ def _parse6(packet: Buffer, size: int) -> Head | str:
             ident = int.from_bytes(packet[start + 4 : start + 8], "big")
             fragment = Fragment(field & 0xFFF8, bool(field & 1), ident)
             protocol, start = packet[start], start + 8
-            if fragment.offset:
-                break  # what follows is data, not headers
+            if fragment.offset or fragment.more:
+                break  # what follows may be data, and headers only in the first one
         else:
             if protocol == ROUTING and packet[start + 3]:
                 return "ipv6-routing"  # the target is not the final one, and checksums are of that one
@@ -157,20 +157,12 @@ def tcp_reset(packet: Buffer, head: Head) -> bytes | None:
     return tcp_segment(back, ports, 0, (seq + length) & 0xFFFFFFFF, RST | ACK)
 
 
-def udp_packet(addresses: Buffer, ports: bytes, payload: Buffer) -> bytes:
-    """Return a whole, unfragmented UDP packet."""
+def udp_segment(addresses: Buffer, ports: bytes, payload: Buffer) -> bytes:
+    """Return a UDP header with its payload, for between two addresses."""
     length = 8 + len(payload)
     total = pseudo_sum(addresses, UDP, length) + ones_sum(ports) + length + ones_sum(payload)
     value = fold_to_field(total) or 0xFFFF  # 0 would mean "no checksum" (RFC 768)
-    return b"".join(
-        (
-            ip_header(addresses, UDP, length),
-            ports,
-            length.to_bytes(2, "big"),
-            value.to_bytes(2, "big"),
-            payload,
-        )
-    )
+    return b"".join((ports, length.to_bytes(2, "big"), value.to_bytes(2, "big"), payload))
 
 
 def fold_to_field(total: int) -> int:

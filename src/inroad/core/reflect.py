@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from struct import Struct
 
-from inroad.core.checksum import Buffer, difference, patch
+from inroad.core.checksum import Buffer, patch
 from inroad.core.held import (
     CLOSED,
     FORWARD,
@@ -29,6 +29,7 @@ from inroad.core.held import (
     SLOTS,
     Flow,
     SynTable,
+    Way,
     is_syn,
     swapped,
 )
@@ -74,25 +75,6 @@ class Plan:
         return self.listener4 if version == 4 else self.listener6
 
 
-class Way:
-    """How packets of one direction are rewritten, in place.
-
-    `new`: addresses and ports as the other side sees them; `ip` and `tcp`: the differences of the
-    header's and the segment's checksum. `open` is False while packets need a closer look. The flow is
-    named by slot, not held: without cycles a forgotten flow is freed at once.
-    """
-
-    __slots__ = ("ip", "key", "new", "open", "slot", "tcp")
-
-    def __init__(self, slot: int, key: bytes, new: bytes) -> None:
-        self.slot = slot
-        self.key = key
-        self.new = new
-        self.ip = difference(key[:-4], new[:-4])
-        self.tcp = difference(key, new)
-        self.open = False
-
-
 class ReflectedFlow(Flow):
     """`out` leads to the listener, `back` to the application. `fins`: 1 the application's, 2 ours."""
 
@@ -116,8 +98,8 @@ class Reflector(SynTable):
     def __init__(self, plan: Plan, counters: dict[str, int]) -> None:
         super().__init__(counters)
         self.plan = plan
-        self.app_ways: dict[bytes, Way] = {}
-        self.listener_ways: dict[bytes, Way] = self.app_ways if plan.one_device else {}
+        if plan.one_device:
+            self.listener_ways = self.app_ways
 
     # The first and last packets of a flow, and what belongs to none. The others: `fast`.
 
@@ -161,8 +143,10 @@ class Reflector(SynTable):
 
     def is_listeners(self, packet: Buffer, head: Head) -> bool:
         """Tell whether a packet comes from our listener (one device carries both sides)."""
-        return head.source == self.plan.listener(head.version) and (
-            packet[head.start] << 8 | packet[head.start + 1] == self.plan.port
+        return (
+            self.plan.one_device
+            and head.source == self.plan.listener(head.version)
+            and packet[head.start] << 8 | packet[head.start + 1] == self.plan.port
         )
 
     # What `SynTable` asks.

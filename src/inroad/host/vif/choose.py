@@ -10,9 +10,11 @@ from inroad.host.vif.api import Vif, VifConfig, VifEvents
 
 def choose(mode: str) -> tuple[str, str]:
     """Return the kind of VIF for the configured mode, and the reason in words."""
-    if mode not in ("auto", "tun"):
-        raise ConfigInvalid(f"vif.mode is {mode}", "it must be auto or tun")
-    return "tun", "vif.mode is tun" if mode == "tun" else "tun works on every Linux"
+    if mode not in ("auto", "tun", "veth"):
+        raise ConfigInvalid(f"vif.mode is {mode}", "it must be auto, veth or tun")
+    if mode != "auto":
+        return mode, f"vif.mode is {mode}"
+    return "tun", "tun works on every Linux"
 
 
 async def open_vif(config: VifConfig, events: VifEvents) -> Vif:
@@ -20,11 +22,11 @@ async def open_vif(config: VifConfig, events: VifEvents) -> Vif:
 
     Raises `NoTunDevice`, `NoPrivilege`, `HostChangeFailed` or `ConfigInvalid`.
     """
-    _, reason = choose(config.mode)
+    kind, reason = choose(config.mode)
     if sys.platform == "linux":
         from inroad.host.vif.process_linux import ProcessVif  # noqa: PLC0415  only where it exists
 
-        vif = ProcessVif(config, events, reason)
+        vif = ProcessVif(config, events, kind, reason)
         await vif.open()
         return vif
     raise NoTunDevice(f"there is no VIF for {sys.platform} yet")

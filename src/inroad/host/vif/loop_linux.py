@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from inroad.core.packet_path import DATAGRAM, ECHO, FORWARD, PacketPath
 from inroad.core.reflect import fast
-from inroad.host.vif import tun_linux, wire
+from inroad.host.vif import namespace_linux, tun_linux, veth_linux, wire
 from inroad.host.vif.outbox import Outbox
 
 assert sys.platform == "linux"  # noqa: S101
@@ -30,7 +30,8 @@ class PacketLoop:
     """Everything the worker process does after its devices are open."""
 
     def __init__(self, opened: tun_linux.Opened, events: socket.socket, datagrams: socket.socket) -> None:
-        self._path = PacketPath(opened.plan)
+        self._path = PacketPath(opened.tcp, opened.mtu)
+        self._opened = opened
         self._vif, self._inner = opened.vif, opened.inner
         self._events, self._datagrams = events, datagrams
         self._to_daemon = Outbox(events)
@@ -40,8 +41,8 @@ class PacketLoop:
         self._epoll = select.epoll()
         self._masks: dict[int, int] = {}
         self._handlers: dict[int, Callable[[float], None]] = {
-            self._vif: self._from_vif,
             self._inner: self._from_inner,
+            self._vif: self._from_vif,  # the only one where there is one device
             events.fileno(): self._from_daemon,
             datagrams.fileno(): self._from_daemon_datagrams,
         }
@@ -71,7 +72,7 @@ class PacketLoop:
 
     def _from_vif(self, now: float) -> None:
         fd, other, packet, buffers = self._vif, self._inner, self._packet, [self._buffer]
-        ways, path, write, readv = self._path.tcp.app_ways, self._path, os.write, os.readv
+        ways, path, readv = self._path.tcp.app_ways, self._path, os.readv
         for _ in range(BATCH):
             try:
                 size = readv(fd, buffers)
@@ -83,7 +84,7 @@ class PacketLoop:
                 continue
             action = path.from_app(packet, size, now)
             if action == FORWARD:
-                write(other, packet[:size])
+                self._forward(other, path.packet)
             elif action in (DATAGRAM, ECHO):
                 self._hand_up(action)
 
@@ -118,7 +119,7 @@ class PacketLoop:
             header = wire.HEADER.pack(wire.ECHO, path.number, end - start + 2) + wire.SEQUENCE.pack(
                 table.sequence
             )
-        if not self._up.put(opened, header, self._packet[start:end]):
+        if not self._up.put(opened, header, path.packet[start:end]):
             path.odd("datagrams-dropped")
             if opened:
                 table.forget(path.number)  # else the daemon would never hear of it
@@ -136,10 +137,14 @@ class PacketLoop:
             for kind, flow, body in wire.records(message):
                 if kind == wire.VERDICT:
                     self._path.tcp.verdict(flow, body[0], now)
+                elif kind == wire.ACCEPTED:
+                    self._path.tcp.accepted(flow, now)
                 elif kind == wire.ABORT:
                     self._path.tcp.abort(flow)
                 elif kind == wire.UNREACHABLE:
                     self._path.associations.unreachable(flow, body[0])
+                elif kind == wire.TRACKED:
+                    namespace_linux.set_sysctls(veth_linux.TRACKING)
                 elif kind == wire.COUNT:
                     self._to_daemon.put(wire.record(wire.COUNTERS, flow, json.dumps(self._count()).encode()))
 
@@ -183,7 +188,9 @@ class PacketLoop:
             if isinstance(event, int):
                 put(wire.record(wire.CANCELLED, event))
             else:
-                body = wire.pack_syn(event.head, event.ports, event.listener, event.peer, event.peer_port)
+                body = wire.pack_syn(
+                    event.head, self._opened.hops, event.ports, event.listener, event.peer, event.peer_port
+                )
                 put(wire.record(wire.SYN, event.number, body))
         self._path.tcp.events.clear()
         for flow in self._path.associations.expired:

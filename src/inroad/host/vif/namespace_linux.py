@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 assert sys.platform == "linux"  # noqa: S101
@@ -48,6 +50,22 @@ def enter_private() -> None:
     if _libc.unshare(_CLONE_NEWNET) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"unshare(CLONE_NEWNET): {os.strerror(number)}")
+
+
+@contextlib.contextmanager
+def visiting(namespace: int, home: int) -> Iterator[None]:
+    """Be in another network namespace for a while; both are descriptors of namespaces."""
+    _setns(namespace)
+    try:
+        yield
+    finally:
+        _setns(home)
+
+
+def _setns(namespace: int) -> None:
+    if _libc.setns(namespace, _CLONE_NEWNET) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"setns: {os.strerror(number)}")
 
 
 def set_sysctls(values: dict[str, str]) -> list[str]:

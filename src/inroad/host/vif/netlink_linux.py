@@ -6,6 +6,7 @@ are from `linux/rtnetlink.h`, `linux/if_link.h`, `linux/if_addr.h` and `linux/fi
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -24,12 +25,14 @@ _NEWLINK, _DELLINK, _GETLINK, _NEWADDR, _NEWROUTE, _NEWRULE = 16, 17, 18, 20, 24
 _REQUEST, _ACK, _REPLACE, _EXCL, _CREATE = 1, 4, 0x100, 0x200, 0x400
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_TXQLEN, _IFLA_LINKINFO = 1, 3, 4, 13, 18
 _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_NET_NS_FD, _IFLA_INET6_ADDR_GEN_MODE = 20, 26, 28, 8
+_INFO_KIND, _INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _RTA_DST, _RTA_OIF, _RTA_METRICS, _RTA_TABLE, _RTAX_QUICKACK = 1, 4, 8, 15, 15
 _UP, _NOARP = 1, 0x80
 _NODAD = 2
 _STATIC, _UNICAST, _LOCAL = 4, 1, 2
 _SCOPE_LINK = 253
-MAIN, LOCAL = 254, 255
+_FRA_PRIORITY, _FRA_FWMARK, _TO_TABLE = 6, 10, 1
+MAIN = 254
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -115,6 +118,23 @@ class Netlink:
         flags, change = (_UP if up else 0, _UP) if up is not None else (0, 0)
         self.request(_NEWLINK, 0, _LINK.pack(0, 0, index, flags, change) + body)
 
+    def add_veth(self, name: str, peer: str, peer_namespace: int, mac: bytes) -> None:
+        """Make a pair without address resolution, both ends with the same `mac`, the peer elsewhere.
+
+        `peer_namespace` is a descriptor of the other network namespace.
+        """
+
+        def end(title: str) -> bytes:
+            return (
+                _LINK.pack(0, 0, 0, _NOARP, _NOARP)
+                + attribute(_IFLA_IFNAME, title.encode() + b"\0")
+                + attribute(_IFLA_ADDRESS, mac)
+            )
+
+        other = end(peer) + attribute(_IFLA_NET_NS_FD, pack("=I", peer_namespace))
+        data = attribute(_INFO_KIND, b"veth") + attribute(_INFO_DATA, attribute(_VETH_INFO_PEER, other))
+        self.request(_NEWLINK, _CREATE | _EXCL, end(name) + attribute(_IFLA_LINKINFO, data))
+
     def no_link_local(self, index: int) -> None:
         """Give a link no IPv6 link-local address: no router solicitations, no multicast reports."""
         mode = attribute(_IFLA_INET6_ADDR_GEN_MODE, b"\1")
@@ -141,3 +161,23 @@ class Netlink:
         if quickack:
             body += attribute(_RTA_METRICS, attribute(_RTAX_QUICKACK, pack("=I", 1)))
         self.request(_NEWROUTE, _CREATE | _REPLACE, body)
+
+    def add_mark_rule(self, version: int, mark: int, table: int) -> None:
+        """Have packets with a firewall mark routed by a table."""
+        body = _ROUTE.pack(_family(version), 0, 0, 0, table, 0, 0, _TO_TABLE, 0)
+        body += attribute(_FRA_PRIORITY, pack("=I", 10)) + attribute(_FRA_FWMARK, pack("=I", mark))
+        self.request(_NEWRULE, _CREATE | _EXCL, body)
+
+
+def remove_link(name: str) -> None:
+    """Remove a link of this namespace if it is there."""
+    netlink = Netlink()
+    try:
+        index = netlink.index(name)
+        if index is not None:
+            netlink.delete_link(index)
+    except OSError as problem:
+        if problem.errno != errno.ENODEV:
+            raise
+    finally:
+        netlink.close()

@@ -11,8 +11,8 @@ import sys
 from collections import deque
 
 from inroad.core.errors import HostChangeFailed, by_code
-from inroad.host.run import spawn
-from inroad.host.vif import wire
+from inroad.host.run import require, run_async, spawn
+from inroad.host.vif import netlink_linux, tun_linux, veth_linux, veth_rules, wire
 from inroad.host.vif.api import Verdict, VifConfig, VifEvents
 from inroad.host.vif.outbox import Outbox
 
@@ -23,6 +23,8 @@ ACCEPT_LIMIT = 12.0
 """Seconds from the verdict until the connection must come out of the listener."""
 ACCEPT_PAUSE = 0.1
 BATCH = 64
+MAX_LISTENERS = 253
+"""As many descriptors as one message may carry (SCM_MAX_FD)."""
 QUEUED_DATAGRAMS = 4 * 1024 * 1024
 PAIR_BUFFER = 1024 * 1024
 _SO_SNDBUFFORCE = 32
@@ -32,9 +34,9 @@ _ABORT = b"\1\0\0\0\0\0\0\0"  # struct linger: on, 0 s: close() sends RST
 class ProcessVif:
     """A VIF whose packets are handled by a process of its own."""
 
-    def __init__(self, config: VifConfig, handler: VifEvents, reason: str) -> None:
+    def __init__(self, config: VifConfig, handler: VifEvents, kind: str, reason: str) -> None:
         self.name = config.name
-        self.kind = ""
+        self.kind = kind
         self.reason = reason
         self._config = config
         self._handler = handler
@@ -75,6 +77,7 @@ class ProcessVif:
             "events": events,
             "datagrams": datagrams,
             "parent": os.getpid(),
+            "kind": self.kind,
             "name": self._config.name,
             "mtu": self._config.mtu,
             "addresses": [str(address) for address in self._config.addresses],
@@ -90,6 +93,8 @@ class ProcessVif:
         try:
             async with asyncio.timeout(START_LIMIT):
                 await self._ready()
+                if self.kind == "veth":
+                    await self._redirect()
         except TimeoutError:
             await self.close()
             raise HostChangeFailed(f"the packet loop did not start within {START_LIMIT:.0f} s") from None
@@ -109,7 +114,7 @@ class ProcessVif:
             await arrived.wait()
         finally:
             self._loop.remove_reader(self._events.fileno())
-        message, fds, _, _ = socket.recv_fds(self._events, wire.MAX_MESSAGE, 80)
+        message, fds, _, _ = socket.recv_fds(self._events, wire.MAX_MESSAGE, MAX_LISTENERS)
         self._listeners = [socket.socket(fileno=fd) for fd in fds]
         for sock in self._listeners:
             sock.setblocking(False)
@@ -117,10 +122,20 @@ class ProcessVif:
             answer = json.loads(bytes(body))
             if kind == wire.FAILED:
                 raise by_code(*answer)
-            self.kind = answer["kind"]
             self.reason = "; ".join([self.reason, *answer["notes"]])
             return
         raise HostChangeFailed("the packet loop ended while it started")
+
+    async def _redirect(self) -> None:
+        """Load the rules of veth mode into the private namespace."""
+        rules = veth_rules.rules(veth_linux.LISTENER4, veth_linux.LISTENER6, tun_linux.PORT)
+        nsenter, nft = require("nsenter", "util-linux"), require("nft", "nftables")
+        done = await run_async([nsenter, f"--net=/proc/{self.pid}/ns/net", nft, "-f", "-"], stdin=rules)
+        if not done.ok:
+            raise HostChangeFailed(
+                f"nftables refused the redirection: {done.stderr.strip().splitlines()[:1]}"
+            )
+        self._tell(wire.record(wire.TRACKED))
 
     async def _watch_process(self, process: asyncio.subprocess.Process) -> None:
         status = await process.wait()
@@ -147,6 +162,9 @@ class ProcessVif:
         if self._closed:
             return
         self._closed = True
+        if self.kind == "veth" and self._listeners:
+            # Connections keep the private namespace, and with it the pair, until they are closed.
+            netlink_linux.remove_link(self.name)
         for sock in (self._events, self._datagrams, *self._listeners):
             self._loop.remove_reader(sock.fileno())
             self._loop.remove_writer(sock.fileno())
@@ -313,6 +331,8 @@ class ProcessVif:
                 sock.close()
                 continue
             sock.setblocking(False)
+            if self.kind == "veth":  # elsewhere the packet loop has seen the handshake
+                self._tell(wire.record(wire.ACCEPTED, flow))
             self._handler.accepted(flow, sock)
 
     def _accept_again(self, index: int) -> None:

@@ -13,7 +13,8 @@ from ipaddress import ip_address, ip_network
 from struct import pack
 
 from inroad.core.errors import HostChangeFailed, InroadError, NoPrivilege, NoTunDevice
-from inroad.core.reflect import Plan
+from inroad.core.held import SynTable
+from inroad.core.reflect import Plan, Reflector
 from inroad.host.vif import namespace_linux, netlink_linux
 
 assert sys.platform == "linux"  # noqa: S101
@@ -28,13 +29,30 @@ BACKLOG = 4096
 
 @dataclass(slots=True)
 class Opened:
-    """What the packet loop works with: both devices (the same number twice: one device) and listeners."""
+    """What the packet loop works with.
 
+    `mtu`: of the VIF, in bytes. `vif`, `inner`: descriptors of the devices (the same one twice where
+    there is one). `hops`: by how much TTLs were lowered on the way to `vif`. `outer`: a route socket of
+    the host's namespace, where the link `name` has to be removed at the end (a TUN goes by itself).
+    """
+
+    kind: str
+    mtu: int
     vif: int
     inner: int
-    plan: Plan
+    tcp: SynTable
     listeners: list[socket.socket]
     notes: list[str]
+    hops: int = 0
+    outer: netlink_linux.Netlink | None = None
+    name: str = ""
+
+    def close(self) -> None:
+        """Remove from the host what does not go with this process."""
+        if self.outer is not None:
+            index = self.outer.index(self.name)
+            if index is not None:
+                self.outer.delete_link(index)
 
 
 def open_tun(name: str) -> int:
@@ -64,8 +82,10 @@ def _refused(what: str, problem: OSError) -> InroadError:
     return HostChangeFailed(f"{what} can't be made: {problem.strerror}")
 
 
-def configure(netlink: netlink_linux.Netlink, name: str, mtu: int, addresses: list[str]) -> list[str]:
-    """Give a TUN its MTU, queue and addresses and bring it up; return what was not possible."""
+def configure(
+    netlink: netlink_linux.Netlink, name: str, mtu: int, addresses: list[str], queue: int = QUEUE
+) -> list[str]:
+    """Give a link its MTU, queue and addresses and bring it up; return what was not possible."""
     index = netlink.index(name)
     if index is None:
         raise HostChangeFailed(f"the interface {name} vanished while it was made")
@@ -73,7 +93,7 @@ def configure(netlink: netlink_linux.Netlink, name: str, mtu: int, addresses: li
     try:
         with contextlib.suppress(OSError):  # a kernel without IPv6
             netlink.no_link_local(index)
-        netlink.set_link(index, mtu=mtu, queue=QUEUE, up=True)
+        netlink.set_link(index, mtu=mtu, queue=queue, up=True)
         for text in addresses:
             address = ip_address(text)
             try:
@@ -89,24 +109,23 @@ def configure(netlink: netlink_linux.Netlink, name: str, mtu: int, addresses: li
     return notes
 
 
-def listen(plan: Plan) -> list[socket.socket]:
-    """Open the listeners, IPv4 first. Accepted sockets inherit what is set here."""
-    listeners = []
-    for family, address in ((socket.AF_INET, plan.listener4), (socket.AF_INET6, plan.listener6)):
-        try:
-            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 300)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 30)
-            sock.bind((socket.inet_ntop(family, address), plan.port))
-            sock.listen(BACKLOG)
-        except OSError:
-            if family == socket.AF_INET:
-                raise
-            continue  # a kernel without IPv6
-        listeners.append(sock)
+def listener(address: str, port: int) -> socket.socket:
+    """Open a listening socket. Accepted ones inherit what is set here."""
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 300)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 30)
+    sock.bind((address, port))
+    sock.listen(BACKLOG)
+    return sock
+
+
+def _listen(plan: Plan) -> list[socket.socket]:
+    listeners = [listener(str(ip_address(plan.listener4)), plan.port)]
+    with contextlib.suppress(OSError):  # a kernel without IPv6
+        listeners.append(listener(str(ip_address(plan.listener6)), plan.port))
     return listeners
 
 
@@ -132,4 +151,4 @@ def open_two(name: str, mtu: int, addresses: list[str]) -> Opened:
     loopback = netlink.index("lo")
     netlink.set_link(loopback or 0, up=True)
     netlink.close()
-    return Opened(vif, inner, plan, listen(plan), notes)
+    return Opened("tun", mtu, vif, inner, Reflector(plan, {}), _listen(plan), notes)

@@ -22,7 +22,7 @@ FULL = 32_768
 # Packet loop to daemon, events.
 READY, FAILED, SYN, CANCELLED, EXPIRED, COUNTERS = range(1, 7)
 # Daemon to packet loop, events.
-VERDICT, ABORT, UNREACHABLE, COUNT = range(16, 20)
+VERDICT, ABORT, UNREACHABLE, COUNT, ACCEPTED, TRACKED = range(16, 22)
 # Datagrams: OPENED comes before the first DATAGRAM or ECHO of a flow, in the same message.
 OPENED, DATAGRAM, ECHO = range(32, 35)
 
@@ -49,12 +49,11 @@ def records(message: bytes) -> Iterator[tuple[int, int, memoryview]]:
         at += size
 
 
-def pack_syn(head: Head, ports: bytes, listener: int, peer: bytes, peer_port: int) -> bytes:
-    """Return the body of SYN. `ports` are source then target, as in the packet."""
+def pack_syn(head: Head, hops: int, ports: bytes, listener: int, peer: bytes, peer_port: int) -> bytes:
+    """Return the body of SYN. `ports` are source then target, as in the packet; `hops` are given back."""
     source, target = int.from_bytes(ports[:2], "big"), int.from_bytes(ports[2:], "big")
-    return _SYN.pack(
-        head.version, head.ttl, listener, source, target, peer_port, head.source, head.target, peer
-    )
+    ttl = min(head.ttl + hops, 255)
+    return _SYN.pack(head.version, ttl, listener, source, target, peer_port, head.source, head.target, peer)
 
 
 def unpack_syn(body: memoryview) -> tuple[int, int, Address, Address, Address]:

@@ -1,8 +1,8 @@
 """Entry point of the packet loop's process: `python -I -m inroad.host.vif.worker_linux CONFIG`.
 
 CONFIG is JSON: `events` and `datagrams` (descriptors of the two SEQPACKET pairs), `parent` (pid),
-`name`, `mtu`, `addresses`. It answers READY with the listeners' descriptors, or FAILED with an error's
-code, message and remedy. It ends when the daemon closes its ends. Imports are few: it starts in 40 ms.
+`kind`, `name`, `mtu`, `addresses`. It answers READY with the listeners' descriptors, or FAILED with an
+error's code, message and remedy. It ends when the daemon closes its ends. It imports little.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ import socket
 import sys
 
 from inroad.core.errors import HostChangeFailed, InroadError
-from inroad.host.vif import loop_linux, namespace_linux, tun_linux, wire
+from inroad.host.vif import loop_linux, namespace_linux, tun_linux, veth_linux, wire
 
 assert sys.platform == "linux"  # noqa: S101
+
+
+OPENERS = {"tun": tun_linux.open_two, "veth": veth_linux.open_veth}
 
 
 def main() -> int:
@@ -28,7 +31,7 @@ def main() -> int:
     events = socket.socket(fileno=config["events"])
     datagrams = socket.socket(fileno=config["datagrams"])
     try:
-        opened = tun_linux.open_two(config["name"], config["mtu"], config["addresses"])
+        opened = OPENERS[config["kind"]](config["name"], config["mtu"], config["addresses"])
     except (InroadError, OSError) as problem:
         error = (
             problem
@@ -40,12 +43,16 @@ def main() -> int:
         return 1
     events.setblocking(False)
     datagrams.setblocking(False)
-    ready = json.dumps({"kind": "tun", "notes": opened.notes}).encode()
+    ready = json.dumps({"kind": opened.kind, "notes": opened.notes}).encode()
     socket.send_fds(events, [wire.record(wire.READY, 0, ready)], [sock.fileno() for sock in opened.listeners])
     for sock in opened.listeners:
         sock.close()
     gc.freeze()
-    loop_linux.PacketLoop(opened, events, datagrams).run()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        loop_linux.PacketLoop(opened, events, datagrams).run()
+    finally:
+        opened.close()
     return 0
 
 
