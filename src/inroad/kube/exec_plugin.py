@@ -2,7 +2,7 @@
 
 Protocol: client.authentication.k8s.io/v1 and v1beta1. The package `kubernetes` has this too, but it
 takes 0.45 s to import, swallows a failing plugin and goes on without credentials, and knows neither
-`provideClusterInfo` nor a plugin's path relative to its file (docs/adr/0008).
+`provideClusterInfo` nor a plugin's path relative to its file (docs/adr/0011).
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ host has or gets. Our own packets carry the mark and never see the table.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from ipaddress import ip_network
 from pathlib import Path
 
 import structlog
@@ -23,13 +24,17 @@ from inroad.host.routes.rtnetlink import (
     RT_TABLE_LOCAL,
     RT_TABLE_MAIN,
     RTN_THROW,
+    RTN_UNICAST,
+    Key,
     Route,
     Rule,
+    Shape,
     route_request,
     rule_request,
 )
 
 _log = structlog.get_logger("inroad.routes")
+_THROW: Shape = (RTN_THROW, 0, 0, False)
 _MAX_MTU_METRIC = 65_520
 """The kernel lowers a larger RTAX_MTU to this (ip_metrics_convert)."""
 
@@ -71,15 +76,13 @@ class LinuxRoutes:
         Throw routes come first and go last, so that at no moment a never-proxy address enters the VIF;
         the rules come after the routes and go before them.
         """
-        routes = {route.network: route for route in _wanted_routes(wanted)}
-        there = {route.network: route for route in self._netlink.routes(ROUTE_TABLE)}
-        added = [route for net, route in routes.items() if _differs(route, there.get(net))]
-        removed = [route for net, route in there.items() if net not in routes]
-        add = [_replacing(route, there.get(route.network)) for route in sorted(added, key=_throws_first)]
-        drop = [
-            (route_request(route, remove=True), route_request(route))
-            for route in sorted(removed, key=_throws_first, reverse=True)
-        ]
+        routes = _wanted_shapes(wanted)
+        there = self._netlink.shapes(ROUTE_TABLE)
+        added = sorted((key for key in routes if there.get(key) != routes[key]), key=lambda k: -routes[k][0])
+        removed = sorted((key for key in there if key not in routes), key=lambda key: there[key][0])
+        add = [_replacing(_route(key, routes[key]), there.get(key)) for key in added]
+        gone = [_route(key, there[key]) for key in removed]
+        drop = [(route_request(route, remove=True), route_request(route)) for route in gone]
         new_rules, old_rules = self._rule_changes(wanted.subnets)
         put = [(rule_request(rule), rule_request(rule, remove=True)) for rule in new_rules]
         take = [(rule_request(rule, remove=True), rule_request(rule)) for rule in old_rules]
@@ -124,36 +127,30 @@ async def undo(entry: Entry) -> str:
     return f"removed {len(rules)} rules and {len(routes)} routes" if rules or routes else ""
 
 
-def _wanted_routes(wanted: RouteConfig) -> Iterable[Route]:
-    """Yield the routes of the table; a subnet that is also in `never` is never routed."""
+def _wanted_shapes(wanted: RouteConfig) -> dict[Key, Shape]:
+    """Return the table's routes; a subnet that is also in `never` is never routed."""
     if wanted.subnets and not wanted.interface:
         raise HostChangeFailed("routes without an interface were asked for")
-    oif = _index(wanted.interface) if wanted.subnets else 0
-    mtu = min(wanted.mtu, _MAX_MTU_METRIC)
+    into = (RTN_UNICAST, _index(wanted.interface) if wanted.subnets else 0, min(wanted.mtu, _MAX_MTU_METRIC))
     works = {version: _family_works(version) for version in (4, 6)}
-    for network in wanted.subnets:
-        if works[network.version]:
-            yield Route(network, oif=oif, table=ROUTE_TABLE, mtu=mtu, quickack=wanted.quickack)
-    for network in wanted.never:
-        if works[network.version]:
-            yield Route(network, RTN_THROW, table=ROUTE_TABLE)
+    shapes: dict[Key, Shape] = {}
+    for networks, value in ((wanted.subnets, (*into, wanted.quickack)), (wanted.never, _THROW)):
+        for network in networks:
+            if works[network.version]:
+                shapes[network.network_address.packed, network.prefixlen] = value
+    return shapes
 
 
-def _differs(wanted: Route, there: Route | None) -> bool:
-    if there is None or wanted.kind != there.kind:
-        return True
-    if wanted.kind == RTN_THROW:
-        return False
-    return (wanted.oif, wanted.mtu, wanted.quickack) != (there.oif, there.mtu, there.quickack)
+def _route(key: Key, value: Shape) -> Route:
+    kind, oif, mtu, quickack = value
+    return Route(ip_network(key), kind, oif, table=ROUTE_TABLE, mtu=mtu, quickack=quickack)
 
 
-def _replacing(route: Route, there: Route | None) -> tuple[bytes, bytes]:
-    opposite = route_request(there) if there is not None else route_request(route, remove=True)
-    return route_request(route), opposite
-
-
-def _throws_first(route: Route) -> bool:
-    return route.kind != RTN_THROW
+def _replacing(route: Route, there: Shape | None) -> tuple[bytes, bytes]:
+    if there is None:
+        return route_request(route), route_request(route, remove=True)
+    before = _route((route.network.network_address.packed, route.network.prefixlen), there)
+    return route_request(route), route_request(before)
 
 
 def _index(interface: str) -> int:

@@ -18,13 +18,16 @@ from inroad.host.routes.rtnetlink import (
     NLMSG_ERROR,
     RTM_GETROUTE,
     RTM_GETRULE,
+    Key,
     Route,
     Rule,
+    Shape,
     dump_request,
     messages,
     numbered,
     parse_route,
     parse_rule,
+    parse_shape,
     refusal,
     removes,
 )
@@ -86,6 +89,16 @@ class Netlink:
         ]
         routes = (parse_route(body) for body in bodies)
         return [route for route in routes if route is not None and table in (0, route.table)]
+
+    def shapes(self, table: int) -> dict[Key, Shape]:
+        """Return one table's routes of both families as a diff sees them."""
+        found = {}
+        for family in (AF_INET, AF_INET6):
+            for body in self._dump(dump_request(RTM_GETROUTE, family, table)):
+                there, key, value = parse_shape(body)
+                if there == table:
+                    found[key] = value
+        return found
 
     def rules(self) -> list[Rule]:
         """Return the rules of both families, in the order in which the kernel asks them."""

@@ -1,7 +1,7 @@
 """rtnetlink for routes and rules: messages as bytes, many to a packet.
 
 A codec of our own because `connect` has one second: importing pyroute2 takes 115 ms here and encoding a
-route 290 us, this 4 us (docs/adr/0007). Layouts: linux/netlink.h, rtnetlink.h, fib_rules.h. No I/O here: the
+route 290 us, this 4 us (docs/adr/0010). Layouts: linux/netlink.h, rtnetlink.h, fib_rules.h. No I/O here: the
 socket is in `netlink.py`.
 """
 
@@ -175,6 +175,37 @@ def parse_route(body: bytes) -> Route | None:
     return Route(network, kind, oif, gateway, table, priority, protocol, mtu, quickack)
 
 
+Key = tuple[bytes, int]
+"""A route's packed destination and prefix length: what a diff of thousands of routes goes by."""
+Shape = tuple[int, int, int, bool]
+"""What else of a route matters to us: kind, oif, mtu, quickack."""
+
+
+def parse_shape(body: bytes) -> tuple[int, Key, Shape]:
+    """Decode (table, key, shape) of an rtmsg, four times as fast as `parse_route` does."""
+    family, length, table, kind = body[0], body[1], body[4], body[7]
+    destination = _NOWHERE[family]
+    oif = mtu = 0
+    quickack = False
+    at, end = _RTMSG.size, len(body)
+    while at < end:
+        size, name = _ATTR.unpack_from(body, at)
+        if name == 1:
+            destination = body[at + 4 : at + size]
+        elif name == 4:
+            (oif,) = _U32.unpack_from(body, at + 4)
+        elif name == 15:
+            (table,) = _U32.unpack_from(body, at + 4)
+        elif name == 8:
+            for inner in range(at + 4, at + size, 8):  # every metric that we set is a u32
+                _, metric, value = _METRIC.unpack_from(body, inner)
+                mtu = value if metric == 2 else mtu
+                quickack |= metric == 15
+        at += (size + 3) & ~3
+    return table, (destination, length), (kind, oif if kind == RTN_UNICAST else 0, mtu, quickack)
+
+
+_NOWHERE = {AF_INET: bytes(4), AF_INET6: bytes(16)}
 _SELECTORS = {2: "from", 3: "iif", 11: "flow", 12: "tun_id", 17: "oif", 19: "l3mdev", 20: "uid"} | {
     22: "ipproto",
     23: "sport",
