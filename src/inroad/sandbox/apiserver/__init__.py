@@ -14,7 +14,7 @@ from inroad.sandbox.apiserver.auth import Authenticator, User, administrator
 from inroad.sandbox.apiserver.certs import CertificateAuthority, KeyPair, server_context
 from inroad.sandbox.apiserver.collection import Change
 from inroad.sandbox.apiserver.kubeconfig import kubeconfig, write_kubeconfig
-from inroad.sandbox.apiserver.rights import Restricted, Restriction
+from inroad.sandbox.apiserver.rights import Rbac, Restricted, Restriction
 from inroad.sandbox.apiserver.server import ApiServer
 from inroad.sandbox.apiserver.status import ApiError
 from inroad.sandbox.apiserver.store import Store
@@ -27,6 +27,7 @@ __all__ = [
     "CertificateAuthority",
     "Change",
     "KeyPair",
+    "Rbac",
     "Restricted",
     "Restriction",
     "Store",

@@ -54,11 +54,12 @@ def is_dry_run(query: Query, options: Json | None = None) -> bool:
 
 def check_identity(obj: Json, kind: str, group_version: str, name: str, namespace: str) -> None:
     """Check that an object is the one its URL speaks of; 400. Empty `name`: the object's own."""
-    said = (obj.get("apiVersion") or group_version, obj.get("kind") or kind)
-    if said != (group_version, kind):
+    said_version, said_kind = obj.get("apiVersion") or group_version, obj.get("kind") or kind
+    if said_kind != kind:
+        raise bad_request(f'{said_kind} in version "{said_version}" cannot be handled as a {kind}')
+    if said_version != group_version:
         raise bad_request(
-            f"{said[1]} in version {said[0]!r} cannot be handled as a {kind}: "
-            f"the API version in the data ({said[0]}) does not match the expected API version "
+            f"the API version in the data ({said_version}) does not match the expected API version "
             f"({group_version})"
         )
     metadata = obj.get("metadata")

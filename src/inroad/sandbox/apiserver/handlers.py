@@ -85,7 +85,9 @@ class Handlers:
             raise no_such_resource()
         exchange = Exchange(request, target, user, self._store.now())
         if target.subresource in _OBJECT_PARTS:
-            if target.verb not in target.resource.verbs or (target.subresource and target.verb == "create"):
+            on_collection = target.verb in ("update", "patch") and not target.name
+            on_part = target.verb == "create" and bool(target.name)
+            if target.verb not in target.resource.verbs or on_collection or on_part:
                 raise method_not_allowed()
             return await self._verbs[target.verb](exchange)
         return await self._subresource(exchange)
@@ -122,8 +124,6 @@ class Handlers:
         bodies.check_identity(obj, resource.kind, resource.group_version, "", exchange.namespace)
         if not resource.stored:
             return exchange.answer(self._reviews.answer(exchange.target, obj, exchange.user), 201)
-        if exchange.target.name:
-            raise method_not_allowed()
         dry_run = bodies.is_dry_run(exchange.query)
         return exchange.answer(
             self._store.create(resource.plural, obj, exchange.namespace, dry_run=dry_run), 201

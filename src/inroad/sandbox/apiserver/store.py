@@ -63,6 +63,7 @@ class Store:
         for namespace in SYSTEM_NAMESPACES:
             self.create("namespaces", {"metadata": {"name": namespace}})
         self.create("servicecidrs", objects.service_cidr(self._configured, self.timestamp()))
+        self.forget_history()  # as a server's watch cache: it begins with what it finds
 
     # -- reading ------------------------------------------------------------------------------------
 
