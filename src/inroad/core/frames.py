@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 
-OPEN, OPENED, REFUSED, DATA, CREDIT, FIN, RESET, DATAGRAM, PING, PONG, CONTROL = range(1, 12)
+OPEN, OPENED, REFUSED, DATA, CREDIT, FIN, RESET, DATAGRAM, PING, PONG, CONTROL, LANE = range(1, 13)
 
 NAMES = {
     OPEN: "OPEN",
@@ -23,6 +23,7 @@ NAMES = {
     PING: "PING",
     PONG: "PONG",
     CONTROL: "CONTROL",
+    LANE: "LANE",
 }
 
 HEADER_SIZE = 8
@@ -48,6 +49,7 @@ PAYLOAD_SIZES = {
     PING: (8, 8),
     PONG: (8, 8),
     CONTROL: (0, MAX_CONTROL),
+    LANE: (0, 0),
 }
 """Smallest and largest payload of each type, in bytes."""
 

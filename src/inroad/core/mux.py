@@ -1,41 +1,45 @@
 """The tunnel's state machine: many flows on one ordered byte stream (docs/protocol.md).
 
-Pure: bytes go in through `receive`, which calls the flows' handlers; bytes come out through `send`, a
-function that takes a list of buffers and returns how many bytes it took; time is an argument. The
-shell around it (`tunnel`) calls `flush` after `wake` was called, and whenever there is room again.
+Pure: bytes go in through a lane's `receive`, which calls the flows' handlers; bytes come out through
+its `send`; time is an argument. This module holds what all lanes share: the flows, who may open them,
+and the bounds on memory.
 
-The order of what goes out: the rest of what was begun, then the urgent bytes (control, credit, short
-writes of quiet flows), then one frame of each flow in turn.
+    mux.py        the flows of a link, opening and ending them, bounds
+    mux_flow.py   one flow: what it may send and what it owes
+    lane.py       bytes out, in which order and how much (pace.py)
+    mux_input.py  bytes in
+    frames.py     the format
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 from inroad.core import frames
 from inroad.core.flows import FlowHandler, Refusal
-from inroad.core.frames import ProtocolError, pack_header
-from inroad.core.mux_flow import HIGH_WATER, Buffer, MuxFlow
-from inroad.core.mux_input import Input
+from inroad.core.lane import Lane
+from inroad.core.mux_flow import Buffer, MuxFlow
 
-WINDOW = 1024 * 1024
+KIB, MIB = 1024, 1024 * 1024
+
+WINDOW = 1 * MIB
 """Bytes that a new flow may receive before its owner consumes some: 400 Mbit/s at 20 ms."""
+SMALL_WINDOW = 64 * KIB
+MANY_FLOWS = 256
+"""With more flows than this new ones begin with a quarter of the window, beyond four times as many
+with the small one; they grow when they are used."""
+MAX_WINDOW = 16 * MIB
+"""1.6 Gbit/s at 80 ms."""
+GROWTH_TOTAL = 128 * MIB
+"""Bytes by which all windows together may exceed what they began with."""
+HELD_SOFT = 64 * MIB
+"""Bytes that wait here for slow readers before windows shrink (and at `HELD_HARD` flows are reset)."""
+PENDING_SOFT, PENDING_HARD = 16 * MIB, 64 * MIB
+"""Bytes that wait here to be sent. Beyond the first bound sockets are read in small pieces, beyond
+the second not at all."""
+READ, SMALL_READ = 256 * KIB, 16 * KIB
 MAX_FLOWS = 32_768
 """Flows that the peer may have open at once; further ones are refused as BUSY."""
-FRAME = 64 * 1024
-"""Payload of a bulk DATA frame: the turn of one flow."""
-ROOM = 256 * 1024
-"""Bytes handed to `send` in one go."""
-URGENT_DATA = 256 * 1024
-"""With more than this already urgent, data has to queue: only control may still overtake."""
-URGENT_LIMIT = 16 * 1024 * 1024
-"""Answers that the peer asked for but does not read end the link."""
-PING_EVERY = 128 * 1024
-"""Bytes after which a PING measures the round trip."""
-MAX_PINGS = 64
-
-_DATA = frames.DATA << 24
 
 
 def _refuse_all(flow: MuxFlow, request: bytes) -> FlowHandler | None:
@@ -54,34 +58,26 @@ class Mux:
         wake: Callable[[], None],
         window: int = WINDOW,
         max_flows: int = MAX_FLOWS,
+        now: float = 0.0,
     ) -> None:
-        self.send = send
-        self.wake = wake
         self.window = window
         self.max_flows = max_flows
+        self.now = now
         self.on_open: Callable[[MuxFlow, bytes], FlowHandler | None] = _refuse_all
         self.on_control: Callable[[bytes], None] = lambda payload: None
         self.on_handler_error: Callable[[Exception], None] = lambda error: None
         self.flows: dict[int, MuxFlow] = {}
-        self.urgent = bytearray()
-        self.awake = False
-        self.round = 0
         self.pending_size = 0
-        self.bytes_in = 0
-        self.bytes_out = 0
+        self.held = 0
         self.dropped_datagrams = 0
-        self.rtt = 0.0
-        self.last_receive = 0.0
+        self.shed_flows = 0
         self.next_id = 1 if client else 2
+        self.last_peer_id = 0
         self.peer_flows = 0
-        self._ring: deque[MuxFlow] = deque()
-        self._head: list[Buffer] = []
-        self._stalled = False
-        self._writable: list[MuxFlow] = []
-        self.pings: deque[float] = deque()
-        self.ping_count = 0
-        self._pinged_at = 0
-        self.receive = Input(self).receive
+        self._grown = 0
+        self._starved: list[MuxFlow] = []
+        self.main = Lane(self, send, wake)
+        self.bulk: Lane | None = None
 
     # What the owner of the link asks for
 
@@ -93,170 +89,125 @@ class Mux:
         if len(request) > frames.MAX_REQUEST:
             raise ValueError(f"a request of {len(request)} bytes, at most {frames.MAX_REQUEST}")
         self.next_id += 2
-        flow = MuxFlow(self, flow_id, handler, self.window)
+        flow = MuxFlow(self, flow_id, handler, self.first_window())
         self.flows[flow_id] = flow
-        self.put(flow_id, frames.OPEN, frames.pack_number(flow.window) + request)
+        self.main.put(flow_id, frames.OPEN, frames.pack_number(flow.window) + request)
         return flow
 
     def send_control(self, payload: bytes) -> None:
         """Send a control message; raises ValueError when it is too large to be one."""
         if len(payload) > frames.MAX_CONTROL:
             raise ValueError(f"a control message of {len(payload)} bytes, at most {frames.MAX_CONTROL}")
-        self.put(0, frames.CONTROL, payload)
-
-    def ping(self, now: float) -> None:
-        """Measure the round trip; the answer also shows that the peer lives."""
-        if len(self.pings) < MAX_PINGS:
-            self.ping_count += 1
-            self.pings.append(now)
-            self._pinged_at = self.bytes_out
-            self.put(0, frames.PING, self.ping_count.to_bytes(8, "big"))
+        self.main.put(0, frames.CONTROL, payload)
 
     def goodbye(self, reason: str) -> None:
         """Tell the peer that the link ends here and why; nothing may follow."""
-        self.put(0, frames.RESET, reason.encode()[: frames.MAX_DETAIL])
+        self.main.put(0, frames.RESET, reason.encode()[: frames.MAX_DETAIL])
 
     def drained(self) -> bool:
-        """Whether everything that was accepted has gone to `send`."""
-        return not (self.pending_size or self.urgent or self._head or self._ring)
+        """Whether everything that was accepted has gone out."""
+        lanes = [self.main] if self.bulk is None else [self.main, self.bulk]
+        return not self.pending_size and all(lane.drained() for lane in lanes)
 
     def abandon(self) -> list[MuxFlow]:
         """Forget every flow and return them: the link is no more."""
         flows = list(self.flows.values())
         for flow in flows:
             flow.cut = True
-            self.forget(flow)
-        self._writable.clear()
+            flow.drop()
         return flows
 
-    # What flows ask for
+    # Two lanes
 
-    def put(self, flow_id: int, kind: int, payload: bytes) -> None:
-        """Queue a short frame; it overtakes bulk."""
-        self.put_data(pack_header(flow_id, kind << 24 | len(payload)), payload)
+    def add_bulk(self, lane: Lane) -> None:
+        """Use the lane of another, unused mux of the same peer for bulk from now on."""
+        lane.mux = self
+        self.bulk = lane
 
-    def put_data(self, header: bytes, payload: Buffer) -> None:
-        """Queue the two parts of an urgent frame."""
-        self.urgent += header
-        self.urgent += payload
-        if not self.awake:
-            self.awake = True
-            self.wake()
+    def lose_bulk(self) -> list[MuxFlow]:
+        """The bulk lane is no more: forget the flows that had bytes on it, either way, and return them."""
+        lane, self.bulk = self.bulk, None
+        lost = [flow for flow in self.flows.values() if flow.lane is lane or flow.receive_lane is lane]
+        for flow in lost:
+            self.main.put(flow.id, frames.RESET, b"")
+            flow.cut = True
+            flow.drop()
+        return lost
 
-    def urgent_room(self) -> bool:
-        """Whether data may still overtake."""
-        return len(self.urgent) < URGENT_DATA
-
-    def queue(self, flow: MuxFlow) -> None:
-        """Give the flow its place in the ring of those that have something to send."""
-        if not flow.queued and flow.sendable():
-            flow.queued = True
-            self._ring.append(flow)
-            if not self.awake:
-                self.awake = True
-                self.wake()
-
-    def send_now(self, flow: MuxFlow, data: memoryview) -> int:
-        """Send straight from the writer's buffer if nobody waits; return how many bytes need no queue."""
-        if self._stalled or self._ring or self._head:
-            return 0
-        size = min(len(data), flow.credit, ROOM)
-        parts: list[Buffer] = []
-        if self.urgent:
-            parts.append(self.urgent)
-            self.urgent = bytearray()
-        for start in range(0, size, FRAME):
-            part = data[start : min(start + FRAME, size)]
-            parts.append(pack_header(flow.id, _DATA | len(part)))
-            parts.append(part)
-        flow.credit -= size
-        self.bytes_out += size
-        self._transmit(parts)
-        # The writer's buffer is its own again after this call.
-        self._head = [bytes(part) if isinstance(part, memoryview) else part for part in self._head]
-        return size
+    # The end of a flow
 
     def forget(self, flow: MuxFlow) -> None:
-        """The flow is over."""
+        """The flow is over; what its owner still holds counts until it is consumed."""
         if flow.gone:
             return
         flow.gone = True
         flow.credit = 0
         flow.waiting = False
+        flow.parked = None
         if flow.pending:
             flow.pending.clear()
         self.pending_size -= flow.pending_size
         flow.pending_size = 0
+        self._grown -= flow.window - flow.first_window
         if self.flows.pop(flow.id, None) and (flow.id ^ self.next_id) & 1:
             self.peer_flows -= 1
+        if self._starved:
+            self.feed_starved()
 
-    # Bytes out
+    # Bounds
 
-    def flush(self, now: float) -> bool:
-        """Hand to `send` what there is to send. False when it took less: call `writable` when it can more.
+    def first_window(self) -> int:
+        """Window of a new flow."""
+        flows = len(self.flows)
+        if self.held > HELD_SOFT or flows > 4 * MANY_FLOWS:
+            return min(self.window, SMALL_WINDOW)
+        return self.window // 4 if flows > MANY_FLOWS else self.window
 
-        To be called after `wake` and after `receive`. Calls `flow_writable` of flows that have room again.
-        """
-        if len(self.urgent) > URGENT_LIMIT:
-            raise ProtocolError("the peer does not read what it asks for")
-        self.awake = True  # whatever is put meanwhile goes out in this loop
-        while True:
-            while not self._stalled:
-                parts = self._head or self._gather(now)
-                if not parts:
-                    break
-                self._transmit(parts)
-            if not self._writable:
-                self.awake = False
-                return not self._stalled
-            flows, self._writable = self._writable, []
+    def grow(self, flow: MuxFlow) -> None:
+        """Double the window of a flow whose reader is faster than the window lets it be."""
+        more = min(flow.window, MAX_WINDOW - flow.window, GROWTH_TOTAL - self._grown)
+        if more > 0 and self.held < HELD_SOFT:
+            self._resize(flow, more)
+
+    def squeeze(self, flow: MuxFlow) -> None:
+        """While too much waits for slow readers, keep back credit until the window is small."""
+        if self.held > HELD_SOFT:
+            less = min(flow.owed, flow.window - SMALL_WINDOW)
+            if less > 0:
+                self._resize(flow, -less)
+
+    def _resize(self, flow: MuxFlow, more: int) -> None:
+        self._grown += more
+        flow.window += more
+        flow.owed += more
+
+    def shed(self) -> None:
+        """Too much waits for slow readers: reset the flow that holds most."""
+        most = max(self.flows.values(), key=lambda flow: flow.held)
+        self.shed_flows += 1
+        most.reset()
+        self.call(most, most.handler.flow_reset)
+
+    def read_size(self, flow: MuxFlow) -> int:
+        """How much the flow's owner may write at once; 0 makes it wait for `flow_writable`."""
+        if self.pending_size < PENDING_SOFT:
+            return READ
+        if self.pending_size < PENDING_HARD:
+            return SMALL_READ
+        self._starved.append(flow)
+        return 0
+
+    def feed_starved(self) -> None:
+        """There is room again in what all flows share."""
+        if self.pending_size < PENDING_HARD // 2:
+            flows, self._starved = self._starved, []
             for flow in flows:
-                if not flow.gone:
-                    self.call(flow, flow.handler.flow_writable)
+                flow.lane.tell_writable(flow)
 
-    def writable(self, now: float) -> bool:
-        """Do as `flush`: `send` has room again."""
-        self._stalled = False
-        return self.flush(now)
-
-    def _gather(self, now: float) -> list[Buffer]:
-        parts: list[Buffer] = []
-        size = 0
-        if self.urgent:
-            parts.append(self.urgent)
-            size = len(self.urgent)
-            self.urgent = bytearray()
-        ring = self._ring
-        while ring and size < ROOM:
-            flow = ring.popleft()
-            flow.queued = False
-            if flow.sendable():
-                size += flow.take(parts, FRAME)
-                self.queue(flow)
-                self.check_writable(flow)
-        self.bytes_out += size
-        if self.bytes_out - self._pinged_at >= PING_EVERY:
-            self.ping(now)
-        return parts
-
-    def _transmit(self, parts: list[Buffer]) -> None:
-        taken = self.send(parts)
-        for index, part in enumerate(parts):
-            if taken < len(part):
-                self._head = [memoryview(part)[taken:], *parts[index + 1 :]]
-                self._stalled = True
-                return
-            taken -= len(part)
-        self._head = []
-
-    def check_writable(self, flow: MuxFlow) -> None:
-        """Remember to tell a waiting owner when there is room again."""
-        if flow.waiting and flow.credit and flow.pending_size <= HIGH_WATER // 2:
-            flow.waiting = False
-            self._writable.append(flow)
-            if not self.awake:
-                self.awake = True
-                self.wake()
+    @property
+    def starved(self) -> bool:
+        """Whether flows wait for room in what all share."""
+        return bool(self._starved)
 
     # Handlers are called through these two
 

@@ -1,6 +1,6 @@
 """One flow of a mux: what it may send, what it has queued, and when it is over.
 
-A short write on a flow that has been quiet goes straight into the mux's urgent bytes and so overtakes
+A short write on a flow that has been quiet goes straight into its lane's urgent bytes and so overtakes
 bulk. Everything else waits in the flow's own queue for its turn (the idea of fq_codel's new and old
 flows, RFC 8290 section 3.2): whoever sends little is never behind somebody who sends much.
 """
@@ -12,19 +12,22 @@ from typing import TYPE_CHECKING
 
 from inroad.core import frames
 from inroad.core.flows import FlowHandler, Refusal
-from inroad.core.frames import pack_header
+from inroad.core.frames import ProtocolError, pack_header
 
 if TYPE_CHECKING:
+    from inroad.core.lane import Lane
     from inroad.core.mux import Mux
 
 SHORT = 4 * 1024
-"""A write up to this size may overtake bulk ..."""
-BURST = 16 * 1024
-"""... while its flow has sent no more than this since the last round trip of the link."""
+"""A write up to this size may overtake bulk, while its flow sends little in a round (`Pace.burst`)."""
 HIGH_WATER = 64 * 1024
 """With more than this in its queue a flow asks its owner to wait."""
 DATAGRAM_QUEUE = 256 * 1024
 """Bytes of datagrams that wait in one flow; what comes on top is dropped and counted."""
+BULK_AFTER = 256 * 1024
+"""Bytes after which a flow moves to the bulk lane, if there is one ..."""
+QUIET = 0.5
+"""... and the seconds without bulk after which it returns."""
 
 _DATA = frames.DATA << 24
 _FIN = frames.FIN << 24
@@ -38,6 +41,8 @@ class MuxFlow:
     """Implements `tunnel.api.Flow`; made by `Mux` only."""
 
     __slots__ = (
+        "bulk_at",
+        "bulk_bytes",
         "burst",
         "credit",
         "cut",
@@ -45,16 +50,23 @@ class MuxFlow:
         "ending",
         "eof_received",
         "eof_state",
+        "first_window",
         "gone",
+        "grant_at",
+        "granted_since",
         "handler",
+        "held",
         "id",
+        "lane",
         "mux",
         "opened",
         "owed",
+        "parked",
         "pending",
         "pending_size",
         "queued",
         "receive_credit",
+        "receive_lane",
         "round",
         "waiting",
         "window",
@@ -64,49 +76,74 @@ class MuxFlow:
         self.mux = mux
         self.id = flow_id
         self.handler = handler
-        self.credit = 0
-        self.window = window
-        self.receive_credit = 0
-        self.owed = 0
-        self.pending: deque[Buffer] | None = None
-        self.pending_size = 0
-        self.eof_state = NOT_ENDING
-        self.eof_received = False
-        self.ending = False
+        self.lane = mux.main
         self.opened = False
         self.gone = False
         self.cut = False
-        self.datagrams = False
+        # Sending
+        self.credit = 0
+        self.pending: deque[Buffer] | None = None
+        self.pending_size = 0
         self.queued = False
         self.waiting = False
+        self.datagrams = False
+        self.eof_state = NOT_ENDING
         self.round = -1
         self.burst = 0
+        self.bulk_bytes = 0
+        self.bulk_at = 0.0
+        # Receiving
+        self.window = self.first_window = window
+        self.receive_credit = window
+        self.receive_lane: Lane | None = None
+        self.parked: deque[tuple[int, bytearray]] | None = None
+        self.eof_received = False
+        self.ending = False
+        self.held = 0
+        self.owed = 0
+        self.granted_since = 0
+        self.grant_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<flow {self.id} credit={self.credit} pending={self.pending_size} gone={self.gone}>"
 
     @property
     def ours(self) -> bool:
         """Whether this end opened it."""
         return self.id & 1 == self.mux.next_id & 1
 
-    def __repr__(self) -> str:
-        return f"<flow {self.id} credit={self.credit} pending={self.pending_size} gone={self.gone}>"
-
-    # Answering the opener
+    # Beginning and end
 
     def accept(self) -> None:
         """Tell the opener that the flow is connected."""
-        if self.gone or self.opened:
-            return
+        if not self.gone and not self.opened:
+            self.set_open()
+            self.mux.main.put(self.id, frames.OPENED, frames.pack_number(self.window))
+
+    def set_open(self) -> None:
+        """From now on bytes may come."""
         self.opened = True
-        self.receive_credit = self.window
-        self.mux.put(self.id, frames.OPENED, frames.pack_number(self.window))
-        self.mux.queue(self)
+        self.receive_lane = self.mux.main
+        self.grant_at = self.mux.now
+        self.lane.queue(self)
 
     def refuse(self, reason: Refusal, detail: str = "") -> None:
         """Tell the opener that the flow can't be (a datagram flow: can't be any more); it is gone."""
-        if self.gone:
-            return
-        text = detail.encode()[: frames.MAX_DETAIL]
-        self.mux.put(self.id, frames.REFUSED, bytes((reason,)) + text)
+        if not self.gone:
+            text = detail.encode()[: frames.MAX_DETAIL]
+            self.mux.main.put(self.id, frames.REFUSED, bytes((reason,)) + text)
+            self.drop()
+
+    def reset(self) -> None:
+        """End the flow abnormally, or tell the far side that nobody wants it any more."""
+        if not self.gone:
+            self.mux.main.put(self.id, frames.RESET, b"")
+            self.drop()
+
+    def drop(self) -> None:
+        """It is over, and what its owner holds counts no more."""
+        self.mux.held -= self.held
+        self.held = 0
         self.mux.forget(self)
 
     # Sending
@@ -114,91 +151,147 @@ class MuxFlow:
     def write(self, data: Buffer, eof: bool = False) -> bool:
         """Send bytes, and FIN with them if `eof`. False: wait for `flow_writable`."""
         size = len(data)
-        mux = self.mux
+        lane = self.lane
         if size <= SHORT and size <= self.credit and not self.pending_size:
-            if self.round != mux.round:
-                self.round = mux.round
-                self.burst = 0
-            burst = self.burst + size
-            if burst <= BURST and mux.urgent_room():
-                self.burst = burst
+            if self.round != lane.round:
+                lane = self._begin_round()
+            self.burst += size
+            if self.burst <= lane.pace.burst and lane.urgent_room():
                 self.credit -= size
-                mux.put_data(pack_header(self.id, (_FIN if eof else _DATA) | size), data)
+                lane.put_data(pack_header(self.id, (_FIN if eof else _DATA) | size), data)
                 if eof:
-                    self.fin_sent()
+                    self._fin_sent()
                 return True
         return self._write_bulk(data, size, eof)
 
     def _write_bulk(self, data: Buffer, size: int, eof: bool) -> bool:
         if self.gone or self.eof_state:
             return False
+        self._count_bulk(size)
         rest: Buffer = data
         if not self.pending_size and self.credit and size > SHORT:
-            rest = memoryview(data)[self.mux.send_now(self, memoryview(data)) :]
+            rest = memoryview(data)[self.lane.send_now(self, memoryview(data)) :]
         if rest:
             self._append(bytes(rest))
         if eof:
             self.write_eof()
-        self.mux.queue(self)
+        self.lane.queue(self)
         self.waiting = self.pending_size > HIGH_WATER or not self.credit
         return not self.waiting
+
+    def read_size(self) -> int:
+        """How many bytes are worth reading for the next `write`; 0: wait for `flow_writable`."""
+        return self.mux.read_size(self)
 
     def write_eof(self) -> None:
         """Send FIN after what was written; the other direction stays open."""
         if self.gone or self.eof_state:
             return
         if self.opened and not self.pending_size:
-            self.mux.put(self.id, frames.FIN, b"")
-            self.fin_sent()
+            self.lane.put(self.id, frames.FIN, b"")
+            self._fin_sent()
         else:
             self.eof_state = FIN_WANTED
-            self.mux.queue(self)
+            self.lane.queue(self)
 
     def send_datagram(self, data: bytes | memoryview) -> bool:
         """Send one datagram. False: no room, it was dropped and counted."""
         size = len(data)
-        mux = self.mux
+        lane = self.lane
         if self.gone or size > frames.MAX_DATAGRAM or self.pending_size + size > DATAGRAM_QUEUE:
-            mux.dropped_datagrams += 1
+            self.mux.dropped_datagrams += 1
             return False
         header = pack_header(self.id, _DATAGRAM | size)
-        if self.round != mux.round:
-            self.round = mux.round
+        if self.round != lane.round:
+            self.round = lane.round
             self.burst = 0
         self.burst += size
-        if self.burst <= BURST and self.opened and not self.pending_size and mux.urgent_room():
-            mux.put_data(header, data)
+        if self.burst <= lane.pace.burst and self.opened and not self.pending_size and lane.urgent_room():
+            lane.put_data(header, data)
         else:
             self.datagrams = True
             self._append(header + data)
-            mux.queue(self)
+            lane.queue(self)
         return True
 
-    def reset(self) -> None:
-        """End the flow abnormally, or tell the far side that nobody wants it any more."""
-        if not self.gone:
-            self.mux.put(self.id, frames.RESET, b"")
-            self.mux.forget(self)
+    # Changing lanes
+
+    def _begin_round(self) -> Lane:
+        """The lane's round trip is over: a short write counts as the first again."""
+        lane, main = self.lane, self.mux.main
+        if lane is not main and not self.pending_size and self.mux.now - self.bulk_at > QUIET:
+            self._change_lane(main)
+        self.round = self.lane.round
+        self.burst = 0
+        return self.lane
+
+    def _count_bulk(self, size: int) -> None:
+        mux = self.mux
+        if mux.now - self.bulk_at > QUIET:
+            self.bulk_bytes = 0
+        self.bulk_at = mux.now
+        self.bulk_bytes += size
+        if self.bulk_bytes > BULK_AFTER and mux.bulk not in (None, self.lane) and self.opened:
+            self._change_lane(mux.bulk)
+
+    def _change_lane(self, lane: Lane | None) -> None:
+        """Say on the present lane that what follows comes on the other; the receiver keeps the order."""
+        if lane is not None and not self.datagrams:
+            self.lane.put(self.id, frames.LANE, b"")
+            self.lane = lane
+            self.queued = False
+            self.round = lane.round
+            lane.queue(self)
 
     # Receiving
 
     def consumed(self, size: int) -> None:
         """Give `size` bytes of credit back: they left this process."""
+        size = min(size, self.held)
+        self.held -= size
+        mux = self.mux
+        mux.held -= size
         self.owed += size
         if self.owed * 4 >= self.window and not self.gone and not self.eof_received:
+            self._grant()
+
+    def _grant(self) -> None:
+        """Pass the credit on, and find out whether the window is what holds the sender up.
+
+        It is when a whole window was used in less than two round trips (as Linux grows a TCP
+        receiver's: tcp_rcv_space_adjust).
+        """
+        mux = self.mux
+        mux.main.ping_sometimes()
+        self.granted_since += self.owed
+        if self.granted_since >= self.window:
+            if mux.now - self.grant_at < 2 * mux.main.pace.rtt:
+                mux.grow(self)
+            self.grant_at = mux.now
+            self.granted_since = 0
+        mux.squeeze(self)
+        if self.owed:
             self.receive_credit += self.owed
-            self.mux.put(self.id, frames.CREDIT, frames.pack_number(self.owed))
+            mux.main.put(self.id, frames.CREDIT, frames.pack_number(self.owed))
             self.owed = 0
 
-    # For the mux
+    def ended_input(self) -> None:
+        """FIN came; with the other direction at its end too the flow is over."""
+        self.eof_received = True
+        self.receive_lane = None
+        self.mux.call(self, self.handler.flow_eof)
+        if self.eof_state == FIN_SENT:
+            self.mux.forget(self)
+
+    # For mux and lanes
 
     def granted(self, size: int) -> None:
         """More credit came."""
         self.credit += size
         if self.credit > frames.MAX_CREDIT:
-            raise frames.ProtocolError(f"flow {self.id} was granted {self.credit} bytes")
-        self.mux.queue(self)
-        self.mux.check_writable(self)
+            raise ProtocolError(f"flow {self.id} was granted {self.credit} bytes")
+        self.lane.queue(self)
+        self.lane.check_writable(self)
 
     def sendable(self) -> bool:
         """Whether `take` would find something."""
@@ -234,11 +327,10 @@ class MuxFlow:
         self.credit -= size
         self._dequeued(size)
         if last:
-            self.fin_sent()
+            self._fin_sent()
         return frames.HEADER_SIZE + size
 
-    def fin_sent(self) -> None:
-        """FIN went out; with the other direction at its end too the flow is over."""
+    def _fin_sent(self) -> None:
         self.eof_state = FIN_SENT
         if self.eof_received:
             self.mux.forget(self)
@@ -253,3 +345,5 @@ class MuxFlow:
     def _dequeued(self, size: int) -> None:
         self.pending_size -= size
         self.mux.pending_size -= size
+        if self.mux.starved:
+            self.mux.feed_starved()

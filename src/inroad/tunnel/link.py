@@ -55,12 +55,12 @@ class MuxLink:
         self._loop = loop
         self._state = OPEN
         self._reason = ""
-        self._mux = Mux(client=client, send=self._send, wake=self._wake)
+        self._mux = Mux(client=client, send=self._send, wake=self._wake, now=time.monotonic())
+        self._lane = self._mux.main
         self._mux.on_open = self._opened
         self._mux.on_control = self._control
         self._mux.on_handler_error = self._handler_error
-        self._mux.last_receive = time.monotonic()
-        self._mux.ping(self._mux.last_receive)
+        self._lane.ping(self._mux.now)
         self._tick_handle = loop.call_later(TICK, self._tick)
 
     # For the owner
@@ -92,11 +92,14 @@ class MuxLink:
         """Return rtt_ms, bytes_in, bytes_out, flows, dropped_datagrams."""
         mux = self._mux
         return {
-            "rtt_ms": mux.rtt * 1000,
-            "bytes_in": mux.bytes_in,
-            "bytes_out": mux.bytes_out,
+            "rtt_ms": self._lane.pace.rtt * 1000,
+            "bytes_in": self._lane.bytes_in,
+            "bytes_out": self._lane.bytes_out,
             "flows": len(mux.flows),
             "dropped_datagrams": mux.dropped_datagrams,
+            "in_flight_cap": self._lane.pace.cap,
+            "held": mux.held,
+            "pending": mux.pending_size,
         }
 
     # For the carrier
@@ -117,8 +120,8 @@ class MuxLink:
         """Bytes came."""
         now = time.monotonic()
         try:
-            self._mux.receive(data, now)
-            self._mux.flush(now)
+            self._lane.receive(data, now)
+            self._lane.flush(now)
         except ProtocolError as error:
             self._broke(f"protocol error: {error}")
         except PeerClosed as goodbye:
@@ -131,7 +134,7 @@ class MuxLink:
         if self._state == CLOSED:
             return
         try:
-            self._mux.writable(time.monotonic())
+            self._lane.writable(time.monotonic())
         except ProtocolError as error:
             self._broke(f"protocol error: {error}")
         if self._state == DRAINING:
@@ -150,7 +153,7 @@ class MuxLink:
         if self._state == CLOSED:
             return
         try:
-            self._mux.flush(time.monotonic())
+            self._lane.flush(time.monotonic())
         except ProtocolError as error:
             self._broke(f"protocol error: {error}")
         if self._state == DRAINING:
@@ -158,19 +161,19 @@ class MuxLink:
 
     def _tick(self) -> None:
         now = time.monotonic()
-        silent = now - self._mux.last_receive
+        silent = now - self._lane.last_receive
         if silent > SILENCE:
             self._down(f"the peer has been silent for {silent:.0f} s")
             return
         if silent >= TICK:
-            self._mux.ping(now)
+            self._lane.ping(now)
         self._tick_handle = self._loop.call_later(TICK, self._tick)
 
     def _drain(self) -> None:
         if self._mux.drained():
             self._state = SAID_GOODBYE
             self._mux.goodbye(self._reason)
-            self._mux.flush(time.monotonic())
+            self._lane.flush(time.monotonic())
             self._end_output()
 
     def _broke(self, reason: str) -> None:
@@ -179,7 +182,7 @@ class MuxLink:
             log.warning("tunnel link ended", reason=reason)
             self._mux.goodbye(reason)
             with contextlib.suppress(ProtocolError):
-                self._mux.flush(time.monotonic())
+                self._lane.flush(time.monotonic())
         self._down(reason)
 
     def _down(self, reason: str) -> None:

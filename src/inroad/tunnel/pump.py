@@ -246,7 +246,9 @@ class SocketPump:
         if self._closed:
             return
         self._closed = True
-        self._out = None
+        if self._out:
+            self._flow.consumed(len(self._out))
+            self._out = None
         if self._reading:
             self._loop.remove_reader(self._sock)
         if self._writing:
