@@ -129,9 +129,11 @@ class Stage:
         self, name: str, *rules: tuple[str, str], namespace: str = NAMESPACE, seconds: int = 3600
     ) -> str:
         """Return a token of a new service account with rights (verbs, resource) in a namespace."""
+        self.kubectl("delete", "serviceaccount", name, "-n", namespace, "--ignore-not-found")
         self.kubectl("create", "serviceaccount", name, "-n", namespace)
         for number, (verbs, resource) in enumerate(rules):
             role = f"{name}-{number}"
+            self.kubectl("delete", "role,rolebinding", role, "-n", namespace, "--ignore-not-found")
             self.kubectl("create", "role", role, "-n", namespace, f"--verb={verbs}", f"--resource={resource}")
             binding = ("create", "rolebinding", role, "-n", namespace, f"--role={role}")
             self.kubectl(*binding, f"--serviceaccount={namespace}:{name}")

@@ -104,7 +104,7 @@ def test_an_exec_plugin_runs_as_the_user_and_renews(clean_host: Stage) -> None:
         "interactiveMode": "Never",
     }
     config = clean_host.kubeconfig_with({"exec": execute}, "plugin")
-    clean_host.inroad("serve", "daemon", "--background")
+    clean_host.inroad("serve", "daemon", "--background", env={"SUDO_UID": str(NOBODY)})  # as sudo starts it
     clean_host.ask("connect", "-n", "shop", kubeconfig=config, uid=NOBODY)
     assert clean_host.curl("http://web/")["namespace"] == "shop"
     assert set(log.read_text().split()) == {str(NOBODY)}
