@@ -206,3 +206,15 @@ def test_all_verdicts_are_used():
     from inroad.daemon.relay import VERDICTS
 
     assert {*VERDICTS.values(), Verdict.CONNECTED} == set(Verdict)
+
+
+async def test_a_closed_udp_port_is_told_to_the_application_but_a_lost_link_is_not():
+    relay = connected_relay()
+    relay.datagram(3, APP, ("10.96.0.7", 9), b"one")
+    relay.link.flows[0].handler.flow_refused(Refusal.REFUSED, "")
+    assert relay.vif.said == ["3 unreachable REFUSED"]
+    relay.datagram(4, APP, ("10.96.0.7", 9), b"one")
+    relay.link.flows[1].handler.flow_reset()
+    assert relay.vif.said == ["3 unreachable REFUSED"]
+    relay.datagram(4, APP, ("10.96.0.7", 9), b"two")
+    assert len(relay.link.flows) == 3

@@ -9,12 +9,13 @@ moment the user gives up, everything done so far is undone in reverse order.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from ipaddress import ip_address, ip_network
 
 from inroad.core.errors import TunnelFailed
-from inroad.core.host_config import FWMARK
+from inroad.core.host_config import FWMARK, Address
 from inroad.core.status import ConnectRequest
 from inroad.daemon import manager_pod, verify
 from inroad.daemon.cluster_view import ClusterView
@@ -22,7 +23,7 @@ from inroad.daemon.dns_server import DnsServer
 from inroad.daemon.host_state import HostState
 from inroad.daemon.manager_link import ManagerLink
 from inroad.daemon.relay import Relay
-from inroad.daemon.session import DNS_SERVER, Parts, Session, open_session_vif
+from inroad.daemon.session import DNS_PORT, VIF, Parts, Session, open_session_vif
 from inroad.daemon.settings import Settings
 from inroad.daemon.user_child import Peer, load
 from inroad.host.journal import Journal
@@ -82,10 +83,11 @@ async def open_session(request: ConnectRequest, peer: Peer, journal: Journal, sa
         dns = DnsServer(lookup=manager.lookup, fallback=fallback, mark=FWMARK, policy=cluster.dns_policy())
         undo.push_async_callback(dns.close)
         cluster.on_names = dns.invalidate
-        await dns.start([(str(DNS_SERVER[0]), DNS_SERVER[1])])
+        dns_addresses = tuple(address for address in VIF.addresses if _ours(address))
+        await dns.start([*((str(address), DNS_PORT) for address in dns_addresses), ("127.0.0.1", 0)])
         undo.push_async_callback(host.restore)
 
-        parts = Parts(manager, relay, host, dns)
+        parts = Parts(manager, relay, host, dns, dns_addresses)
         session = Session(request, credentials, peer, manager_namespace, cluster, parts)
         await session.update_host()
         say("verify", "looking up and dialling the API server's service")
@@ -118,6 +120,17 @@ async def _cluster_info(cluster: ClusterView, manager_namespace: str) -> None:
             f"the traffic-manager has not read its cluster within {CLUSTER_INFO_TIMEOUT:.0f} s",
             f"kubectl logs -n {manager_namespace} deploy/traffic-manager",
         ) from None
+
+
+def _ours(address: Address) -> bool:
+    """Tell whether the host took this address of the VIF; it may have no IPv6."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(address), 0))
+    except OSError:
+        return False
+    return True
 
 
 async def _verify(cluster: ClusterView) -> None:

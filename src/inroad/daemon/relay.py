@@ -250,9 +250,12 @@ class DatagramFlow:
         """Datagrams were sent already; nothing waits for this."""
 
     def flow_refused(self, reason: Refusal, detail: str) -> None:
-        """The far side could not even send: unreachable."""
+        """The far side heard of `port unreachable` or the like, now or after some answers."""
         del detail
-        self._end(VERDICTS[reason])
+        self.tunnel_flow = None
+        known = self.relay.flows.pop(self.number, None) is not None
+        if known and reason is not Refusal.LINK_DOWN and self.relay.vif is not None:
+            self.relay.vif.unreachable(self.number, VERDICTS[reason])
 
     def flow_data(self, data: memoryview) -> None:
         """Not for datagrams."""
@@ -261,8 +264,9 @@ class DatagramFlow:
         """Not for datagrams."""
 
     def flow_reset(self) -> None:
-        """The far side heard `port unreachable`, or the link broke: the next datagram opens anew."""
-        self._end(Verdict.REFUSED)
+        """The link broke, or the far side gave the association up: the next datagram opens anew."""
+        self.tunnel_flow = None
+        self.relay.flows.pop(self.number, None)
 
     def flow_datagram(self, data: memoryview) -> None:
         """An answer: deliver it."""
@@ -276,11 +280,6 @@ class DatagramFlow:
 
     def flow_writable(self) -> None:
         """Datagrams never wait."""
-
-    def _end(self, verdict: Verdict) -> None:
-        self.tunnel_flow = None
-        if self.relay.flows.pop(self.number, None) is not None and self.relay.vif is not None:
-            self.relay.vif.unreachable(self.number, verdict)
 
 
 def abort(sock: socket.socket) -> None:

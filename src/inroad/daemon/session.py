@@ -13,7 +13,7 @@ import structlog
 from inroad import __version__
 from inroad.core.config import Config
 from inroad.core.errors import InroadError
-from inroad.core.host_config import FWMARK, HostConfig, ResolverConfig, RouteConfig
+from inroad.core.host_config import FWMARK, Address, HostConfig, ResolverConfig, RouteConfig
 from inroad.core.status import (
     ConnectRequest,
     DnsStatus,
@@ -39,7 +39,7 @@ VIF = VifConfig(
     addresses=(ip_address("246.246.0.1"), ip_address("fd00:0:0:246::1")),
     mark=FWMARK,
 )
-DNS_SERVER = (VIF.addresses[0], 53)
+DNS_PORT = 53
 
 log = structlog.get_logger()
 
@@ -57,6 +57,7 @@ class Parts:
     relay: Relay
     host: HostState
     dns: DnsServer
+    dns_addresses: tuple[Address, ...]
 
 
 class Session:
@@ -81,6 +82,7 @@ class Session:
         self._relay = parts.relay
         self._host = parts.host
         self._dns = parts.dns
+        self._dns_servers = [(address, DNS_PORT) for address in parts.dns_addresses]
         self._since = ""
         self._warnings: list[str] = []
         self._undo = AsyncExitStack()
@@ -122,7 +124,8 @@ class Session:
             addresses=VIF.addresses,
             routes=RouteConfig(interface=VIF.name, subnets=subnets, never=plan.never),
             resolver=ResolverConfig(
-                server=DNS_SERVER,
+                server=self._dns_servers[0],
+                server6=next((server for server in self._dns_servers[1:]), None),
                 interface=VIF.name,
                 search=(self.cluster.namespace,),
                 routed=(*self.cluster.mapped_namespaces(), "svc", info.domain, *_suffixes(config)),
@@ -171,8 +174,8 @@ class Session:
             cluster_domain=self.cluster.info.domain,
             resolver=ResolverStatus(resolver.kind, resolver.reason) if resolver else ResolverStatus(),
             dns=DnsStatus(
-                address=str(DNS_SERVER[0]),
-                port=DNS_SERVER[1],
+                address=str(self._dns_servers[0][0]),
+                port=DNS_PORT,
                 fallback=[f"{address}:{port}" for address, port in self._host.fallback],
                 counters=self._dns.counters(),
             ),

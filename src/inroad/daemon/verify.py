@@ -7,9 +7,11 @@ then the VIF, the tunnel and the API server's Service, which every cluster has.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
+import threading
 import time
 
 from inroad.core.errors import NotVerified
@@ -20,10 +22,9 @@ TIMEOUT = 8.0
 async def look_up(domain: str) -> str:
     """Resolve the API server's Service through the host's resolver; returns its address as text."""
     name = f"kubernetes.default.svc.{domain}"
-    loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(TIMEOUT):
-            found = await loop.getaddrinfo(name, 443, type=socket.SOCK_STREAM)
+            return await _resolve(name)
     except TimeoutError:
         raise NotVerified(
             f"the lookup of {name} got no answer within {TIMEOUT:.0f} s", "inroad status"
@@ -33,7 +34,36 @@ async def look_up(domain: str) -> str:
             f"the lookup of {name} through this host's resolver failed: {error.strerror}",
             "check that the cluster's DNS runs: kubectl get pods -n kube-system -l k8s-app=kube-dns",
         ) from None
-    return str(found[0][4][0])
+
+
+async def _resolve(name: str) -> str:
+    """Resolve in a thread that nothing waits for.
+
+    The event loop would wait for its own when it ends: glibc goes on for 5 s after our DNS server has closed,
+    and so would a daemon that was interrupted here.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[str] = loop.create_future()
+
+    def settle(address: str, error: OSError | None) -> None:
+        if answer.done():
+            return
+        if error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(address)
+
+    def work() -> None:
+        address, problem = "", None
+        try:
+            address = str(socket.getaddrinfo(name, 443, type=socket.SOCK_STREAM)[0][4][0])
+        except OSError as error:
+            problem = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(settle, address, problem)
+
+    threading.Thread(target=work, name="verify", daemon=True).start()
+    return await answer
 
 
 async def dial(address: str, port: int = 443) -> float:
