@@ -64,11 +64,15 @@ class ResolverStatus(msgspec.Struct):
 
 
 class DnsStatus(msgspec.Struct, omit_defaults=False):
-    """Where the DNS server listens, whom it asks for other names, and what it did."""
+    """Where the DNS server listens, whom it asks for other names, and what it did.
+
+    `recursion`: whether the cluster sends names that it does not know back to this workstation.
+    """
 
     address: str = ""
     port: int = 0
     fallback: list[str] = []
+    recursion: str = ""
     counters: dict[str, int] = {}
 
 

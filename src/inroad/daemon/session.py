@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from ipaddress import ip_address
+from pathlib import Path
 
 import structlog
 
@@ -29,7 +30,7 @@ from inroad.daemon.host_state import HostState
 from inroad.daemon.manager_link import ManagerLink
 from inroad.daemon.relay import Relay
 from inroad.daemon.settings import Settings
-from inroad.daemon.user_child import Peer
+from inroad.daemon.user_child import Peer, load
 from inroad.host.vif.api import Vif, VifConfig
 from inroad.host.vif.choose import open_vif
 from inroad.kube.credentials import Credentials
@@ -40,6 +41,8 @@ VIF = VifConfig(
     mark=FWMARK,
 )
 DNS_PORT = 53
+CONFIG_CHECK = 0.5
+"""Seconds between two looks at the configuration file."""
 
 log = structlog.get_logger()
 
@@ -85,20 +88,21 @@ class Session:
         self._dns_servers = [(address, DNS_PORT) for address in parts.dns_addresses]
         self._since = ""
         self._warnings: list[str] = []
+        self._config_problem: list[str] = []
         self._undo = AsyncExitStack()
-        self._follower: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         parts.relay.on_vif_failed = self._vif_failed
 
     def begin(self, undo: AsyncExitStack) -> None:
         """Start to live: follow the cluster; `undo` is what `close` runs."""
         self._undo = undo
         self._since = _iso(datetime.now(UTC))
-        self._follower = asyncio.create_task(self._follow())
+        self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._watch_config())]
 
     async def close(self) -> None:
         """Put the host back and end the link."""
-        if self._follower is not None:
-            self._follower.cancel()
+        for task in self._tasks:
+            task.cancel()
         await self._undo.aclose()
 
     async def change_namespace(self, namespace: str) -> None:
@@ -152,6 +156,29 @@ class Session:
             else:
                 self._warnings = []
 
+    async def _watch_config(self) -> None:
+        """Take over what the user writes into the configuration file while the session lives.
+
+        Its size and time are looked at, nothing of it is read here: the user's child does that.
+        """
+        path = self.request.config_file
+        seen = _file_state(path)
+        while path:
+            await asyncio.sleep(CONFIG_CHECK)
+            state = _file_state(path)
+            if state == seen:
+                continue
+            seen = state
+            try:
+                loaded = await load(self.peer, self.request)
+                self.cluster.settings.from_user(loaded, path, self.request.settings)
+            except InroadError as error:
+                log.error("the changed configuration is not taken", error=str(error))
+                self._config_problem = [str(error)]
+            else:
+                self._config_problem = []
+                self.cluster.changed.set()
+
     async def _rebuild_vif(self) -> None:
         """The device went, and the kernel took its routes with it: start from none."""
         await self._host.apply(replace(self._host.applied, routes=RouteConfig()))
@@ -177,6 +204,7 @@ class Session:
                 address=str(self._dns_servers[0][0]),
                 port=DNS_PORT,
                 fallback=[f"{address}:{port}" for address, port in self._host.fallback],
+                recursion=self._dns.recursion.text,
                 counters=self._dns.counters(),
             ),
             vif=await self._vif_status(),
@@ -195,6 +223,14 @@ class Session:
             return VifStatus(name=VIF.name, mode="lost")
         counters = await vif.counters() | self._relay.counters
         return VifStatus(vif.name, vif.kind, vif.reason, VIF.mtu, counters)
+
+
+def _file_state(path: str) -> tuple[int, int] | None:
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def _suffixes(config: Config) -> tuple[str, ...]:
