@@ -11,7 +11,7 @@ import pytest
 from tests.e2e import workloads
 from tests.e2e.cluster import cluster as clusters
 from tests.e2e.cluster import images
-from tests.e2e.cluster.machine import MachineFailed
+from tests.e2e.cluster.machine import MachineFailed, wait_for
 from tests.e2e.stage import NAMESPACE, ROOT, Stage
 from tools import image as image_maker
 
@@ -82,6 +82,6 @@ def clean_host(stage: Stage) -> Iterator[Stage]:
     try:
         yield stage
         assert stage.dump() == before
-        assert stage.daemons() == []
+        wait_for("the daemon to end", lambda: not stage.daemons(), 5)
     finally:
         stage.inroad("quit", status=None)
