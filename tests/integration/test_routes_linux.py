@@ -5,12 +5,13 @@ the test's thread ── namespace of its own: lo, inroad0 (TUN), eth0 (TUN, def
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import fcntl
 import os
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -85,10 +86,11 @@ def host() -> Iterator[None]:
 
 
 @pytest.fixture
-async def routes(host: None, tmp_path: Path) -> LinuxRoutes:
+async def routes(host: None, tmp_path: Path) -> AsyncIterator[LinuxRoutes]:
     opened = await open_routes(Journal(tmp_path / "journal"))
     assert isinstance(opened, LinuxRoutes)
-    return opened
+    yield opened
+    await opened.close()
 
 
 WANTED = RouteConfig(
@@ -181,3 +183,56 @@ async def test_host_routes_are_those_of_others(routes: LinuxRoutes) -> None:
     assert "0.0.0.0/0 via 192.168.7.1 dev eth0 table main" in seen
     assert "10.77.0.0/16 via 192.168.7.3 dev eth0 table 52" in seen
     assert not [text for text in seen if "10.96" in text or "10.66" in text]
+
+
+async def settled(condition: Callable[[], bool], seconds: float = 1.0) -> None:
+    """What the kernel tells arrives on the event loop: wait for it, as long as the promise allows."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        f"rule del table {ROUTE_TABLE}",
+        f"-6 rule del table {ROUTE_TABLE}",
+        "rule flush",
+        f"route flush table {ROUTE_TABLE}",
+        f"route del throw 10.96.7.0/24 table {ROUTE_TABLE}",
+    ],
+)
+async def test_what_others_remove_is_put_back_within_a_second(routes: LinuxRoutes, damage: str) -> None:
+    await routes.apply(WANTED)
+    whole = dump()
+    ip(damage)
+    if damage == "rule flush":  # it leaves `from all lookup local` only
+        ip("rule add pref 32766 lookup main")
+        ip("rule add pref 32767 lookup default")
+    assert dump() != whole
+    await settled(lambda: dump() == whole)
+
+
+async def test_a_rule_that_comes_before_ours_is_overtaken(routes: LinuxRoutes) -> None:
+    await routes.apply(WANTED)
+    ip("route add default dev eth0 table 51820")
+    ip("rule add pref 500 not fwmark 0xca6c lookup 51820")
+    assert way("10.96.0.5") == "eth0"
+    await settled(lambda: way("10.96.0.5") == "inroad0")
+    await routes.apply(RouteConfig())
+    assert "41133" not in ip("rule")
+
+
+async def test_watchers_hear_of_others_changes_and_not_of_ours(routes: LinuxRoutes) -> None:
+    heard: list[str] = []
+    await asyncio.sleep(0.1)  # what the fixture did is told of first
+    routes.watch(lambda: heard.append("changed"))
+    await routes.apply(WANTED)
+    await routes.apply(RouteConfig())
+    await asyncio.sleep(0.15)
+    assert heard == []
+    for words in ("route add 10.8.0.0/16 dev eth0", "route del 10.8.0.0/16", "addr add 10.8.0.1/32 dev eth0"):
+        ip(words)
+    await settled(lambda: heard == ["changed"])
+    ip("link set eth0 down")
+    await settled(lambda: len(heard) == 2)

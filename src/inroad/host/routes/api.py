@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,6 +35,13 @@ class Routes(Protocol):
 
     async def host_routes(self) -> tuple[HostRoute, ...]:
         """Return the routes that are not ours; routes that vanish during the scan are left out."""
+
+    def watch(self, on_change: Callable[[], None]) -> None:
+        """Call `on_change` after others changed links, addresses, routes or rules of the host.
+
+        Many changes make one call. What `apply` put there is watched from then on anyway, and put back
+        within 1 s when somebody removes it or puts something before it.
+        """
 
     async def close(self) -> None:
         """Stop watching; `apply(RouteConfig())` is the caller's to call first."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from inroad.core.host_config import RouteConfig
 from inroad.host.routes.api import HostRoute
 
@@ -13,6 +15,7 @@ class FakeRoutes:
         self.others = others
         self.wanted = RouteConfig()
         self.closed = False
+        self._watchers: list[Callable[[], None]] = []
 
     async def apply(self, wanted: RouteConfig) -> None:
         """Remember `wanted`."""
@@ -21,6 +24,16 @@ class FakeRoutes:
     async def host_routes(self) -> tuple[HostRoute, ...]:
         """Return `others`."""
         return self.others
+
+    def watch(self, on_change: Callable[[], None]) -> None:
+        """Remember whom to tell: `changed()` does."""
+        self._watchers.append(on_change)
+
+    def changed(self, *others: HostRoute) -> None:
+        """Have somebody change the host's routes to these."""
+        self.others = others
+        for watcher in self._watchers:
+            watcher()
 
     async def close(self) -> None:
         """Remember that it was closed."""

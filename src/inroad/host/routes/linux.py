@@ -8,16 +8,17 @@ host has or gets. Our own packets carry the mark and never see the table.
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_network
 from pathlib import Path
 
 import structlog
 
-from inroad.core.errors import HostChangeFailed
+from inroad.core.errors import HostChangeFailed, InroadError
 from inroad.core.host_config import ROUTE_TABLE, Network, RouteConfig
 from inroad.host.journal import Entry, Journal
 from inroad.host.routes.api import HostRoute
+from inroad.host.routes.monitor import Cooldown, Monitor
 from inroad.host.routes.netlink import Netlink, NetlinkError
 from inroad.host.routes.placement import FAMILIES, is_ours, wanted_rule
 from inroad.host.routes.rtnetlink import (
@@ -34,6 +35,8 @@ from inroad.host.routes.rtnetlink import (
 )
 
 _log = structlog.get_logger("inroad.routes")
+PUT_BACK_PAUSE = 0.4
+"""Seconds between two times of putting back: somebody may insist."""
 _THROW: Shape = (RTN_THROW, 0, 0, False)
 _MAX_MTU_METRIC = 65_520
 """The kernel lowers a larger RTAX_MTU to this (ip_metrics_convert)."""
@@ -45,7 +48,11 @@ class LinuxRoutes:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._netlink = Netlink()
+        self._monitor = Monitor(self._netlink.port, self._touched, self._host_changed)
+        self._on_change: Callable[[], None] = lambda: None
+        self._wanted = RouteConfig()
         self._entry = 0
+        self._put_back = Cooldown(self._heal, PUT_BACK_PAUSE)
 
     async def apply(self, wanted: RouteConfig) -> None:
         """See `Routes.apply`."""
@@ -53,6 +60,7 @@ class LinuxRoutes:
         if changes and not self._entry:
             self._entry = self._journal.record("routes", {"table": ROUTE_TABLE})
         self._do(changes)
+        self._wanted = wanted
         if not (wanted.subnets or wanted.never) and self._entry:
             self._journal.done(self._entry)
             self._entry = 0
@@ -66,9 +74,33 @@ class LinuxRoutes:
             if route.table not in (ROUTE_TABLE, RT_TABLE_LOCAL) and route.oif in names
         )
 
+    def watch(self, on_change: Callable[[], None]) -> None:
+        """See `Routes.watch`."""
+        self._on_change = on_change
+
     async def close(self) -> None:
         """See `Routes.close`."""
+        self._put_back.close()
+        self._monitor.close()
         self._netlink.close()
+
+    def _host_changed(self) -> None:
+        self._on_change()
+
+    def _touched(self) -> None:
+        if self._wanted.subnets:
+            self._put_back()
+
+    def _heal(self) -> None:
+        """Make the kernel's state ours again, when it is not."""
+        try:
+            changes = self._changes(self._wanted)
+            self._do(changes)
+        except InroadError as error:  # the VIF is gone: its owner hears of that in another way
+            _log.warning("routes were touched and can't be put back", error=str(error))
+            return
+        if changes:
+            _log.info("routes were touched by somebody and are put back", changes=len(changes))
 
     def _changes(self, wanted: RouteConfig) -> list[tuple[bytes, bytes]]:
         """Return (request, its opposite) for what differs, in the order in which it is safe to do.

@@ -62,6 +62,8 @@ class Netlink:
         self._socket.settimeout(10.0)
         self._socket.bind((0, 0))
         self._sequence = 0
+        self.port: int = self._socket.getsockname()[0]
+        """The kernel names it in what it tells others of our changes."""
 
     def close(self) -> None:
         """Close the socket; idempotent."""

@@ -26,6 +26,9 @@ RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
 PROTOCOL = 0xAD
 """rtm_protocol of our routes and rules; iproute2 names only those below 64 and 186 to 192."""
 
+GROUPS = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 0x40000
+"""Multicast groups: links, then addresses, routes and rules of IPv4, then those of IPv6."""
+
 FR_ACT_TO_TBL = 1
 FIB_RULE_INVERT = 2
 
@@ -235,14 +238,17 @@ def parse_rule(body: bytes) -> Rule:
     )  # fmt: skip
 
 
-def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-    """Yield (type, flags, sequence, body) of each message of a packet."""
+def messages(data: bytes, *, ports: bool = False) -> Iterator[tuple[int, int, int, bytes]]:
+    """Yield (type, flags, sequence, body) of each message of a packet.
+
+    With `ports`, the third is the port of the socket whose request caused it, 0 for the kernel itself.
+    """
     at = 0
     while at + 16 <= len(data):
-        length, kind, flags, number, _ = _HEADER.unpack_from(data, at)
+        length, kind, flags, number, port = _HEADER.unpack_from(data, at)
         if length < 16:
             return
-        yield kind, flags, number, data[at + 16 : at + length]
+        yield kind, flags, port if ports else number, data[at + 16 : at + length]
         at += (length + 3) & ~3
 
 
