@@ -1,104 +1,35 @@
-"""Routes and rules on a real kernel, in a network namespace that vanishes with the test.
-
-the test's thread ── namespace of its own: lo, inroad0 (TUN), eth0 (TUN, default route)
-"""
+"""Routes and rules on a real kernel."""
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import fcntl
 import os
-import struct
-import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+from routes_stage import WANTED, Host, dump, ip, nets, settled, way, workstation
 
 from inroad.core.errors import HostChangeFailed
 from inroad.core.host_config import FWMARK, ROUTE_TABLE, RouteConfig
 from inroad.host.cleanup import clean_up
-from inroad.host.journal import Journal
-from inroad.host.routes.choose import open_routes
 from inroad.host.routes.linux import LinuxRoutes
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a network namespace")
-
-_libc = ctypes.CDLL(None, use_errno=True)
-CLONE_NEWNET = 0x40000000
-
-
-def ip(*words: str) -> str:
-    done = subprocess.run(["ip", *" ".join(words).split()], check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def nets(*texts: str) -> tuple:
-    return tuple(ip_network(text) for text in texts)
-
-
-def tun(name: str) -> int:
-    """Make a TUN device that is up; it lives as long as the descriptor."""
-    fd = os.open("/dev/net/tun", os.O_RDWR)
-    fcntl.ioctl(fd, 0x400454CA, struct.pack("16sH22x", name.encode(), 0x1001))
-    ip(f"link set {name} up")
-    return fd
-
-
-def dump() -> str:
-    """Everything that `routes` could change, as text."""
-    return "".join(
-        ip(command)
-        for command in ("rule", "-6 rule", "route show table all", "-6 route show table all", "addr")
-    )
-
-
-def way(address: str, *more: str) -> str:
-    """The interface a packet to `address` leaves by."""
-    words = ip("route get", address, *more).split()
-    return words[words.index("dev") + 1]
+LOOPS = ("asyncio", "uvloop")
 
 
 @pytest.fixture
-def host() -> Iterator[None]:
-    """A workstation: `eth0` with the default routes, and a VIF."""
-    with Path("/proc/thread-self/ns/net").open() as before:
-        assert _libc.unshare(CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-        fds: list[int] = []
-        try:
-            ip("link set lo up")
-            fds += [tun("eth0"), tun("inroad0")]
-            ip("addr add 192.168.7.2/24 dev eth0")
-            ip("route add default via 192.168.7.1")
-            ip("-6 addr add 2001:db8::2/64 dev eth0 nodad")
-            ip("-6 route add default via 2001:db8::1")
-            ip("addr add 246.246.0.1/32 dev inroad0")
-            ip("-6 addr add fd00:0:0:246::1/128 dev inroad0 nodad")
-            yield
-        finally:
-            for fd in fds:
-                os.close(fd)
-            assert _libc.setns(before.fileno(), CLONE_NEWNET) == 0
+async def host(tmp_path: Path) -> AsyncIterator[Host]:
+    async with workstation(tmp_path) as host:
+        yield host
 
 
 @pytest.fixture
-async def routes(host: None, tmp_path: Path) -> AsyncIterator[LinuxRoutes]:
-    opened = await open_routes(Journal(tmp_path / "journal"))
-    assert isinstance(opened, LinuxRoutes)
-    yield opened
-    await opened.close()
-
-
-WANTED = RouteConfig(
-    interface="inroad0",
-    subnets=nets("10.96.0.0/16", "10.244.1.0/24", "10.9.9.9/32", "fd00:10:96::/112", "fd00:10:244:1::/64"),
-    never=nets("10.96.7.0/24", "fd00:10:244:1::53/128"),
-    mtu=65_535,
-)
+async def routes(host: Host) -> LinuxRoutes:
+    return await host.routes()
 
 
 async def test_subnets_lead_into_the_vif_to_their_edges_and_nothing_else_does(routes: LinuxRoutes) -> None:
@@ -158,13 +89,13 @@ async def test_a_refused_route_leaves_the_routes_as_they_were(routes: LinuxRoute
     assert way("10.96.0.5") == "inroad0"
 
 
-async def test_after_a_crash_the_journal_is_enough_to_clean_up(routes: LinuxRoutes, tmp_path: Path) -> None:
+async def test_after_a_crash_the_journal_is_enough_to_clean_up(routes: LinuxRoutes, host: Host) -> None:
     before = dump()
     await routes.apply(WANTED)
-    lines = await clean_up(tmp_path / "journal")
+    lines = await clean_up(host.journal)
     assert lines == ["removed 2 rules and 7 routes"]
     assert dump() == before
-    assert await clean_up(tmp_path / "journal") == []
+    assert await clean_up(host.journal) == []
 
 
 async def test_hundreds_of_routes(routes: LinuxRoutes) -> None:
@@ -183,13 +114,6 @@ async def test_host_routes_are_those_of_others(routes: LinuxRoutes) -> None:
     assert "0.0.0.0/0 via 192.168.7.1 dev eth0 table main" in seen
     assert "10.77.0.0/16 via 192.168.7.3 dev eth0 table 52" in seen
     assert not [text for text in seen if "10.96" in text or "10.66" in text]
-
-
-async def settled(condition: Callable[[], bool], seconds: float = 1.0) -> None:
-    """What the kernel tells arrives on the event loop: wait for it, as long as the promise allows."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(
