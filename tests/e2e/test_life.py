@@ -18,6 +18,7 @@ from tests.e2e.stage import NAMESPACE, NOBODY, Stage
 @pytest.fixture
 def connected(clean_host: Stage) -> Iterator[Stage]:
     """A workstation connected to namespace `shop`; that it is clean after quit is checked."""
+    clean_host.wait_for_pods(NAMESPACE)
     clean_host.ask("connect", "-n", "shop")
     yield clean_host
     clean_host.inroad("quit")

@@ -122,8 +122,6 @@ def start_controllers(machine: Machine) -> None:
         f"--root-ca-file={PKI}/ca.crt",
         f"--service-account-private-key-file={PKI}/service-accounts.key",
         "--leader-elect=false",
-        # A stopped node's pods are given up after seconds, so that the tests of it need not wait for minutes.
-        "--node-monitor-grace-period=16s",
     )
     config = f"{STATE}/kube-scheduler.kubeconfig"
     machine.start(
