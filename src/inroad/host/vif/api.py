@@ -12,10 +12,23 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
+from inroad.core.errors import HostChangeFailed
 from inroad.core.host_config import Address
 
 Endpoint = tuple[str, int]
 """(address as text, port)."""
+
+
+class NoNamespace(HostChangeFailed):
+    """This process may not make a network namespace (a container without CAP_SYS_ADMIN)."""
+
+    code = "no-namespace"
+
+
+class FirewallDrops(HostChangeFailed):
+    """A firewall of the host drops what arrives on the VIF."""
+
+    code = "firewall-drops"
 
 
 class Verdict(IntEnum):

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from inroad.host.vif.api import NoNamespace
+
 assert sys.platform == "linux"  # noqa: S101
 
 _CLONE_NEWNET = 0x40000000
@@ -46,10 +48,10 @@ def die_with_parent(parent: int) -> None:
 
 
 def enter_private() -> None:
-    """Move this process into a new, empty network namespace. Raises `OSError` (EPERM, ENOSPC, ...)."""
+    """Move this process into a new, empty network namespace. Raises `NoNamespace`."""
     if _libc.unshare(_CLONE_NEWNET) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"unshare(CLONE_NEWNET): {os.strerror(number)}")
+        why = os.strerror(ctypes.get_errno())
+        raise NoNamespace(f"a private network namespace can't be made: {why}")
 
 
 @contextlib.contextmanager

@@ -12,8 +12,8 @@ from collections import deque
 
 from inroad.core.errors import HostChangeFailed, by_code
 from inroad.host.run import require, run_async, spawn
-from inroad.host.vif import netlink_linux, tun_linux, veth_linux, veth_rules, wire
-from inroad.host.vif.api import Verdict, VifConfig, VifEvents
+from inroad.host.vif import firewall, netlink_linux, tun_linux, veth_linux, veth_rules, wire
+from inroad.host.vif.api import FirewallDrops, NoNamespace, Verdict, VifConfig, VifEvents
 from inroad.host.vif.outbox import Outbox
 
 assert sys.platform == "linux"  # noqa: S101
@@ -34,9 +34,10 @@ _ABORT = b"\1\0\0\0\0\0\0\0"  # struct linger: on, 0 s: close() sends RST
 class ProcessVif:
     """A VIF whose packets are handled by a process of its own."""
 
-    def __init__(self, config: VifConfig, handler: VifEvents, kind: str, reason: str) -> None:
+    def __init__(self, config: VifConfig, handler: VifEvents, plane: str, reason: str) -> None:
         self.name = config.name
-        self.kind = kind
+        self.kind = "veth" if plane == "veth" else "tun"
+        self._plane = plane
         self.reason = reason
         self._config = config
         self._handler = handler
@@ -77,7 +78,7 @@ class ProcessVif:
             "events": events,
             "datagrams": datagrams,
             "parent": os.getpid(),
-            "kind": self.kind,
+            "plane": self._plane,
             "name": self._config.name,
             "mtu": self._config.mtu,
             "addresses": [str(address) for address in self._config.addresses],
@@ -121,7 +122,13 @@ class ProcessVif:
         for kind, _, body in wire.records(message):
             answer = json.loads(bytes(body))
             if kind == wire.FAILED:
-                raise by_code(*answer)
+                code, message, remedy = answer
+                if code == NoNamespace.code:
+                    raise NoNamespace(message, remedy)
+                if code == FirewallDrops.code:
+                    chains, remedy = await firewall.explain(6 if "IPv6" in message else 4, self.name)
+                    raise FirewallDrops(f"{message}: {chains}" if chains else message, remedy)
+                raise by_code(code, message, remedy)
             self.reason = "; ".join([self.reason, *answer["notes"]])
             return
         raise HostChangeFailed("the packet loop ended while it started")

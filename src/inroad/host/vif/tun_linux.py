@@ -36,7 +36,6 @@ class Opened:
     the host's namespace, where the link `name` has to be removed at the end (a TUN goes by itself).
     """
 
-    kind: str
     mtu: int
     vif: int
     inner: int
@@ -109,14 +108,16 @@ def configure(
     return notes
 
 
-def listener(address: str, port: int) -> socket.socket:
-    """Open a listening socket. Accepted ones inherit what is set here."""
+def listener(address: str, port: int, device: str = "") -> socket.socket:
+    """Open a listening socket. Accepted ones inherit what is set here, the device included."""
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 300)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 30)
+    if device:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
     sock.bind((address, port))
     sock.listen(BACKLOG)
     return sock
@@ -151,4 +152,4 @@ def open_two(name: str, mtu: int, addresses: list[str]) -> Opened:
     loopback = netlink.index("lo")
     netlink.set_link(loopback or 0, up=True)
     netlink.close()
-    return Opened("tun", mtu, vif, inner, Reflector(plan, {}), _listen(plan), notes)
+    return Opened(mtu, vif, inner, Reflector(plan, {}), _listen(plan), notes)

@@ -66,9 +66,7 @@ def open_veth(name: str, mtu: int, addresses: list[str]) -> tun_linux.Opened:
     os.close(inside)
     _inside(min(mtu, MTU))
     tcp = Redirector({})
-    return tun_linux.Opened(
-        "veth", min(mtu, MTU), hold, hold, tcp, _listen(), notes, hops=1, outer=outer, name=name
-    )
+    return tun_linux.Opened(min(mtu, MTU), hold, hold, tcp, _listen(), notes, hops=1, outer=outer, name=name)
 
 
 def _inside(mtu: int) -> None:

@@ -1,7 +1,7 @@
 """Entry point of the packet loop's process: `python -I -m inroad.host.vif.worker_linux CONFIG`.
 
 CONFIG is JSON: `events` and `datagrams` (descriptors of the two SEQPACKET pairs), `parent` (pid),
-`kind`, `name`, `mtu`, `addresses`. It answers READY with the listeners' descriptors, or FAILED with an
+`plane`, `name`, `mtu`, `addresses`. It answers READY with the listeners' descriptors, or FAILED with an
 error's code, message and remedy. It ends when the daemon closes its ends. It imports little.
 """
 
@@ -14,12 +14,12 @@ import socket
 import sys
 
 from inroad.core.errors import HostChangeFailed, InroadError
-from inroad.host.vif import loop_linux, namespace_linux, tun_linux, veth_linux, wire
+from inroad.host.vif import loop_linux, namespace_linux, one_tun_linux, tun_linux, veth_linux, wire
 
 assert sys.platform == "linux"  # noqa: S101
 
 
-OPENERS = {"tun": tun_linux.open_two, "veth": veth_linux.open_veth}
+OPENERS = {"veth": veth_linux.open_veth, "tun": tun_linux.open_two, "one-tun": one_tun_linux.open_one}
 
 
 def main() -> int:
@@ -31,7 +31,7 @@ def main() -> int:
     events = socket.socket(fileno=config["events"])
     datagrams = socket.socket(fileno=config["datagrams"])
     try:
-        opened = OPENERS[config["kind"]](config["name"], config["mtu"], config["addresses"])
+        opened = OPENERS[config["plane"]](config["name"], config["mtu"], config["addresses"])
     except (InroadError, OSError) as problem:
         error = (
             problem
@@ -43,7 +43,7 @@ def main() -> int:
         return 1
     events.setblocking(False)
     datagrams.setblocking(False)
-    ready = json.dumps({"kind": opened.kind, "notes": opened.notes}).encode()
+    ready = json.dumps({"notes": opened.notes}).encode()
     socket.send_fds(events, [wire.record(wire.READY, 0, ready)], [sock.fileno() for sock in opened.listeners])
     for sock in opened.listeners:
         sock.close()
