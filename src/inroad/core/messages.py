@@ -12,6 +12,8 @@ from typing import Literal
 import msgspec
 
 PROTOCOL_VERSION = 1
+TOKEN_AUDIENCE = "inroad-traffic-manager"
+"""Audience of the tokens by which agents prove their pod; good for nothing else."""
 MAX_NAME = 255
 MAX_DNS_MESSAGE = 65_535
 MAX_SUBNETS = 20_000
@@ -20,12 +22,16 @@ Transport = Literal["tcp", "udp", "ping"]
 
 
 class Dial(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
-    """Payload of OPEN: connect from here. `deadline` in ms; `port` is 0 for ping."""
+    """Payload of OPEN: connect from here. `deadline` in ms; `port` is 0 for ping.
+
+    `via`: the id of the agent that is to dial (`AgentInfo.id`); empty: whoever gets this.
+    """
 
     transport: Transport
     host: str
     port: int = 0
     deadline: int = 5_000
+    via: str = ""
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello", omit_defaults=True):
@@ -78,6 +84,7 @@ class Lookup(msgspec.Struct, frozen=True, tag="lookup", omit_defaults=True):
 
     `absolute`: send the name as it is, without trying the search list. `bare` false: try it with the
     search list only, never as it is (for a cluster whose name server forwards to the client's host).
+    `via`: the id of the agent that is to ask; empty: whoever gets this.
     """
 
     id: int
@@ -86,6 +93,7 @@ class Lookup(msgspec.Struct, frozen=True, tag="lookup", omit_defaults=True):
     deadline: int = 4_000
     absolute: bool = False
     bare: bool = True
+    via: str = ""
 
 
 class LookupReply(msgspec.Struct, frozen=True, tag="answer", omit_defaults=True):
@@ -106,6 +114,64 @@ class NamesChanged(msgspec.Struct, frozen=True, tag="names"):
     names: tuple[str, ...]
 
 
+AgentKind = Literal["namespace", "ephemeral", "sidecar"]
+
+
+class AgentInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A traffic-agent that may be an origin. `workload` is like `deploy/web`, empty when it is nobody's."""
+
+    id: str
+    namespace: str
+    pod: str
+    kind: AgentKind
+    workload: str = ""
+    addresses: tuple[str, ...] = ()
+
+
+class Agents(msgspec.Struct, frozen=True, tag="agents"):
+    """Pushed by the manager whenever it changes; always the whole, newest set."""
+
+    agents: tuple[AgentInfo, ...] = ()
+
+
+class AgentHello(msgspec.Struct, frozen=True, tag="agent-hello", omit_defaults=True):
+    """First message of an agent: who it claims to be, and one proof of it.
+
+    `token`: a service-account token of the audience `TOKEN_AUDIENCE`; `ticket`: one of the manager's.
+    """
+
+    version: int
+    software: str
+    namespace: str
+    pod: str
+    uid: str
+    kind: AgentKind
+    workload: str = ""
+    token: str = ""
+    ticket: str = ""
+
+
+class TicketRequest(msgspec.Struct, frozen=True, tag="ticket-request"):
+    """A client is about to put an agent into this pod; `id` is the client's, for the answer."""
+
+    id: int
+    namespace: str
+    pod: str
+    uid: str
+    workload: str
+
+
+class Ticket(msgspec.Struct, frozen=True, tag="ticket", omit_defaults=True):
+    """A single-use proof for one pod, valid for a minute, and what an agent needs to find the manager."""
+
+    id: int
+    ticket: str = ""
+    manager: str = ""
+    ca_pem: str = ""
+    image: str = ""
+    error: str = ""
+
+
 class Problem(msgspec.Struct, frozen=True, tag="problem", omit_defaults=True):
     """The peer could not do or understand something; `fatal` ends the link."""
 
@@ -113,7 +179,20 @@ class Problem(msgspec.Struct, frozen=True, tag="problem", omit_defaults=True):
     fatal: bool = False
 
 
-Control = Hello | Welcome | ClusterInfo | Connected | Lookup | LookupReply | NamesChanged | Problem
+Control = (
+    Hello
+    | Welcome
+    | ClusterInfo
+    | Connected
+    | Lookup
+    | LookupReply
+    | NamesChanged
+    | Agents
+    | AgentHello
+    | TicketRequest
+    | Ticket
+    | Problem
+)
 
 _control_decoder: msgspec.msgpack.Decoder[Control] = msgspec.msgpack.Decoder(Control)
 _dial_decoder = msgspec.msgpack.Decoder(Dial)
