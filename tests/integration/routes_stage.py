@@ -76,6 +76,7 @@ class Host:
         fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
         fcntl.ioctl(fd, 0x400454CA, struct.pack("16sH22x", name.encode(), 0x1001))
         self._devices[name] = fd
+        ip(f"link set {name} addrgenmode none")  # its address would come at a time of its own
         ip(f"link set {name} up")
 
     def remove(self, name: str) -> None:
@@ -104,6 +105,7 @@ async def workstation(directory: Path) -> AsyncIterator[Host]:
         host = Host(directory)
         try:
             wire(host)
+            await settled(lambda: "local fd00:0:0:246::1" in dump() and "local 2001:db8::2" in dump())
             yield host
         finally:
             await host.close()
