@@ -31,9 +31,7 @@ class Cluster:
     def __init__(self, store: Store | None = None, authorizer: Authorizer | None = None) -> None:
         self.store = store or Store(service_cidrs=RANGES)
         self.ca = CertificateAuthority()
-        listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", 0))
+        listener = bound_listener()
         self.url = f"https://127.0.0.1:{listener.getsockname()[1]}"
         self.backends: dict[tuple[str, str, int], int] = {}
         self.authenticator = Authenticator(self.store, {TOKEN: administrator()})
@@ -78,6 +76,16 @@ class Cluster:
     async def __aexit__(self, *_: object) -> None:
         await self.http.close()
         await self.server.stop()
+
+
+def bound_listener() -> socket.socket:
+    """A socket bound to a free port by its number: only then does it keep the port while it refuses."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    return listener
 
 
 def pod(name: str, node: str = "node-1", **labels: str) -> dict[str, object]:

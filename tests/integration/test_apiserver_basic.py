@@ -67,6 +67,7 @@ async def echo() -> AsyncIterator[int]:
     server.close()
 
 
+LOOPS = ("asyncio", "uvloop")
 PORTFORWARD = "/api/v1/namespaces/default/pods/web/portforward"
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from inroad.sandbox.apiserver import patches
+from inroad.sandbox.apiserver import patches, protobuf
 from inroad.sandbox.apiserver.requests import Query
 from inroad.sandbox.apiserver.status import ApiError, bad_request, unsupported_media_type
 
 Json = dict[str, Any]
-_OBJECTS = ("application/json", "application/yaml")
+_OBJECTS = ("application/json", "application/yaml", protobuf.CONTENT_TYPE)
 LARGEST = 3 * 1024 * 1024
 """Bytes of a request's body, as kube-apiserver limits it."""
 
@@ -25,6 +25,8 @@ async def read_object(request: web.BaseRequest, *, optional: bool = False) -> Js
     kind = request.content_type
     if kind not in (*_OBJECTS, "application/octet-stream"):  # octet-stream: aiohttp's word for none
         raise unsupported_media_type(_OBJECTS)
+    if kind == protobuf.CONTENT_TYPE:
+        return protobuf.decode(data)
     found = _yaml(data) if kind == "application/yaml" else _json(data)
     if not isinstance(found, dict):
         raise bad_request("couldn't get version/kind; json parse error: not an object")

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from inroad.sandbox.apiserver import openapi
+from inroad.sandbox.apiserver import discovery, openapi
 from inroad.sandbox.apiserver.auth import Authenticator
 from inroad.sandbox.apiserver.collection import encode
 from inroad.sandbox.apiserver.resources import RESOURCES, Resource
@@ -26,6 +26,11 @@ def answer(request: web.BaseRequest, store: Store, authenticator: Authenticator)
     path = request.path.rstrip("/") or "/"
     if path in ("/healthz", "/livez", "/readyz"):
         return web.Response(text="ok")
+    if path in ("/api", "/apis") and discovery.AGGREGATED in request.headers.get("Accept", ""):
+        inside = [one for one in RESOURCES if served(store, one) and bool(one.group) == (path == "/apis")]
+        return web.Response(
+            body=encode(discovery.aggregated(inside)), headers={"Content-Type": discovery.AGGREGATED}
+        )
     document = _document(path, request.host, store, authenticator)
     if document is None:
         document = openapi.document(path, [one for one in RESOURCES if served(store, one)])
@@ -52,15 +57,15 @@ def _document(  # noqa: PLR0911 -- a table
             return {
                 "kind": "APIGroupList",
                 "apiVersion": "v1",
-                "groups": [_group(name, resources) for name in groups],
+                "groups": [discovery.group(name, resources) for name in groups],
             }
         case ["api", "v1"]:
-            return _resource_list("v1", [r for r in resources if not r.group])
+            return discovery.resource_list("v1", [r for r in resources if not r.group])
         case ["apis", group] if group in groups:
-            return {"kind": "APIGroup", "apiVersion": "v1"} | _group(group, resources)
+            return {"kind": "APIGroup", "apiVersion": "v1"} | discovery.group(group, resources)
         case ["apis", group, version]:
             inside = [r for r in resources if (r.group, r.version) == (group, version)]
-            return _resource_list(f"{group}/{version}", inside) if inside else None
+            return discovery.resource_list(f"{group}/{version}", inside) if inside else None
         case [".well-known", "openid-configuration"]:
             return {
                 "issuer": ISSUER,
@@ -88,59 +93,3 @@ def version_info(version: tuple[int, int]) -> Json:
         "compiler": "",
         "platform": "linux/amd64",
     }
-
-
-def _group(name: str, resources: list[Resource]) -> Json:
-    versions = sorted({r.version for r in resources if r.group == name})
-    listed = [{"groupVersion": f"{name}/{version}", "version": version} for version in versions]
-    return {"name": name, "versions": listed, "preferredVersion": listed[0]}
-
-
-def _resource_list(group_version: str, resources: list[Resource]) -> Json:
-    listed: list[Json] = []
-    for resource in resources:
-        item: Json = {
-            "name": resource.plural,
-            "singularName": resource.singular,
-            "namespaced": resource.namespaced,
-            "kind": resource.kind,
-            "verbs": list(resource.verbs),
-        }
-        if resource.short:
-            item["shortNames"] = list(resource.short)
-        if resource.categories:
-            item["categories"] = list(resource.categories)
-        listed.append(item)
-        listed += [_subresource(resource, name) for name in resource.subresources]
-    return {
-        "kind": "APIResourceList",
-        "apiVersion": "v1",
-        "groupVersion": group_version,
-        "resources": listed,
-    }
-
-
-_SUBRESOURCES: dict[str, tuple[str, str, list[str]]] = {
-    "binding": ("Binding", "", ["create"]),
-    "eviction": ("Eviction", "policy/v1", ["create"]),
-    "log": ("Pod", "", ["get"]),
-    "portforward": ("PodPortForwardOptions", "", ["create", "get"]),
-    "scale": ("Scale", "autoscaling/v1", ["get", "patch", "update"]),
-    "token": ("TokenRequest", "authentication.k8s.io/v1", ["create"]),
-    "finalize": ("Namespace", "", ["update"]),
-}
-
-
-def _subresource(resource: Resource, name: str) -> Json:
-    kind, group_version, verbs = _SUBRESOURCES.get(name, (resource.kind, "", ["get", "patch", "update"]))
-    item: Json = {
-        "name": f"{resource.plural}/{name}",
-        "singularName": "",
-        "namespaced": resource.namespaced,
-        "kind": kind,
-        "verbs": verbs,
-    }
-    if group_version:
-        group, _, version = group_version.partition("/")
-        item |= {"group": group, "version": version}
-    return item

@@ -156,8 +156,8 @@ class Faults:
             await asyncio.get_running_loop().create_future()  # until it is cancelled
         else:
             await asyncio.sleep(seconds)
-        self._down = None
         await self._server.listen(True)
+        self._down = None
 
     def close(self) -> None:
         """Forget everything: the server ends."""

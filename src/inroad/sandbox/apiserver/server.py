@@ -41,8 +41,8 @@ _FAULTS = "/debug/faults"
 class ApiServer:
     """Serves a store over HTTPS.
 
-    `sockets` are bound already (they may live in other network namespaces); they are listened on by `start`
-    and closed by `stop`. `tls` comes from `certs.server_context`. `dial_pod` connects into a pod's loopback.
+    `sockets` are bound already, to ports by number (they may live in other network namespaces); they are
+    listened on by `start` and closed by `stop`. `tls` comes from `certs.server_context`. `dial_pod` connects into a pod's loopback.
     Without an `authorizer` everybody with valid credentials may do everything.
     """
 
@@ -99,7 +99,8 @@ class ApiServer:
                 server.close()
             self._listeners.clear()
             for listener in self._sockets:
-                # Linux: a listening socket that is shut down stays bound, refuses, and can listen again.
+                # Linux: a listening socket that is shut down refuses, stays bound when it was bound to a
+                # port by number, and can listen again.
                 with contextlib.suppress(OSError):
                     listener.shutdown(socket.SHUT_RDWR)
 
