@@ -200,7 +200,11 @@ def test_no_such_namespace(stage: Stage) -> None:
 def test_no_sudo(stage: Stage) -> None:
     done = stage.inroad("connect", user="guest", status=errors.NoPrivilege.exit_code)
     assert done.stderr.count("\n") == 1
-    assert f"sudo {' '.join(INROAD)} serve daemon" in done.stderr
+    by_hand = f"sudo {' '.join(INROAD)} serve daemon --background"
+    assert by_hand in done.stderr
+    told = stage.ask("connect", user="guest", status=errors.NoPrivilege.exit_code)["error"]
+    assert told["code"] == "no-privilege"
+    assert by_hand in told["remedy"]
 
 
 def test_no_tun_device(stage: Stage) -> None:

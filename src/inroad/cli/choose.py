@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import sys
 
 from inroad.core.errors import NoPrivilege
@@ -16,6 +17,10 @@ if sys.platform == "win32":
     def connect_socket(path: str, timeout: float | None) -> socket.socket:
         """Raise: Python on Windows has no Unix sockets."""
         raise NoPrivilege(f"no daemon can be reached at {path} on Windows", "run inroad in WSL")
+
+    def peer_process(sock: socket.socket) -> int | None:
+        """Return None: there is no peer."""
+        return None
 
     def lock(fd: int, *, wait: bool) -> None:
         """Raise: nothing is started here."""
@@ -43,6 +48,19 @@ else:
             sock.close()
             raise
         return sock
+
+    def peer_process(sock: socket.socket) -> int | None:
+        """Return a descriptor that becomes readable when the process at the other end has ended.
+
+        None where the kernel can't say (macOS), or when that process is not to be seen from here.
+        """
+        if sys.platform != "linux":
+            return None
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        try:
+            return os.pidfd_open(struct.unpack("3i", credentials)[0])
+        except OSError:
+            return None
 
     def lock(fd: int, *, wait: bool) -> None:
         """Lock an open file until it is closed; raises `BlockingIOError` when taken and not `wait`."""

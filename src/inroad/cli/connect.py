@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -69,11 +70,8 @@ def _connect_or_put_back(client: DaemonClient, request: ConnectRequest, *, as_js
     except KeyboardInterrupt:
         if was_connected:
             raise Interrupted("interrupted; the connection is as it was", "inroad status") from None
-        try:
-            if not client.quit().service:
-                client.wait_gone(10.0)
-        except NoDaemon:
-            pass
+        with contextlib.suppress(NoDaemon):
+            client.quit()
         raise Interrupted("interrupted; the host is as it was") from None
 
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
+import select
 from collections.abc import Iterator
 from typing import TypeVar
 
 import msgspec
 
-from inroad.cli.choose import connect_socket
+from inroad.cli.choose import connect_socket, peer_process
 from inroad.core.errors import InroadError, NoPrivilege, by_code
 from inroad.core.status import SOCKET_PATH, ConfigView, ConnectRequest, Failure, Line, Status
 
 ANSWER_TIMEOUT = 30.0
 """Seconds for an answer to `status` and `quit`; a connect may take as long as it reports progress."""
+
+END_TIMEOUT = 15.0
+"""Seconds to wait for the end of a daemon that has ended its session."""
 
 T = TypeVar("T")
 
@@ -50,13 +55,25 @@ class DaemonClient:
         return self._call("GET", "/v1/config", ConfigView)
 
     def quit(self) -> Status:
-        """End the session; returns what there was once the host is as it was before."""
-        return self._call("POST", "/v1/quit", Status)
+        """End the session; returns what there was, once the host is as it was before.
 
-    def wait_gone(self, timeout: float) -> None:
-        """Return when the daemon that listens now has closed its socket, or after `timeout` seconds."""
-        with contextlib.suppress(OSError), contextlib.closing(connect_socket(self.path, timeout)) as sock:
-            sock.recv(1)
+        A daemon that ends with its session has ended then too, so that the next command finds none.
+        """
+        with contextlib.ExitStack() as stack:
+            process = self._process()
+            if process is not None:
+                stack.callback(os.close, process)
+            before = self._call("POST", "/v1/quit", Status)
+            if process is not None and not before.service:
+                select.select([process], [], [], END_TIMEOUT)
+        return before
+
+    def _process(self) -> int | None:
+        try:
+            with contextlib.closing(connect_socket(self.path, ANSWER_TIMEOUT)) as sock:
+                return peer_process(sock)
+        except OSError:
+            return None  # asking for the quit will say why
 
     def connect(self, request: ConnectRequest) -> Iterator[Line]:
         """Ask for a connection and yield each line of the answer as it comes."""

@@ -9,9 +9,6 @@ from inroad.cli.daemon_client import DaemonClient, NoDaemon
 from inroad.cli.options import print_json, with_output
 from inroad.core.status import Status
 
-GONE_TIMEOUT = 15.0
-"""Seconds to wait for a daemon that ends with its session, so that the next command finds a clean state."""
-
 
 @click.command("quit")
 @with_output
@@ -20,12 +17,9 @@ def quit_command(*, as_json: bool) -> None:
 
     Without a connection nothing happens, which is no error.
     """
-    client = DaemonClient()
     cleaned: list[str] = []
     try:
-        before = client.quit()
-        if not before.service:
-            client.wait_gone(GONE_TIMEOUT)
+        before = DaemonClient().quit()
     except NoDaemon:
         from inroad.cli import launch  # noqa: PLC0415 - only after a crash
 
@@ -33,7 +27,7 @@ def quit_command(*, as_json: bool) -> None:
         cleaned = launch.clean_up() if launch.crashed() else []
     change = "disconnected" if before.connected else "cleaned" if cleaned else "unchanged"
     if as_json:
-        body: dict[str, object] = msgspec.to_builtins(Status())
+        body: dict[str, object] = msgspec.to_builtins(Status(service=before.service))
         print_json(body | {"change": change, "cleaned": cleaned})
         return
     if change == "disconnected":
