@@ -3,7 +3,7 @@
 The first process of a place is the `sleep` at the end of the script below. It is PID 1 of a PID namespace, so
 the kernel ends everything in the place with it, and it ends when the supervisor does, even by
 SIGKILL (parent-death signals along the chain setpriv -> nsenter -> unshare -> sleep). It ignores SIGCHLD, so
-orphans are reaped.
+orphans are reaped (`env` sees to that: dash's `trap '' CHLD` does not).
 
 In its mount namespace a place has a /run and a /sys of its own, and an /etc that is a writable layer over the
 host's: a program in it may edit resolv.conf or add a user, and the host never sees it.
@@ -53,8 +53,7 @@ done
 mount -t sysfs sysfs /sys
 hostname "$(cat /etc/hostname)"
 echo ready
-trap '' CHLD
-exec sleep infinity
+exec env --ignore-signal=CHLD sleep infinity
 """
 
 
