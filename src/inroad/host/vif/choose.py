@@ -70,12 +70,12 @@ async def open_vif(config: VifConfig, events: VifEvents) -> Vif:
     """
     if sys.platform != "linux":
         raise NoTunDevice(f"there is no VIF for {sys.platform} yet")
-    from inroad.host.vif.process_linux import ProcessVif  # noqa: PLC0415  only where it exists
+    from inroad.host.vif import process_linux  # noqa: PLC0415  only where it exists
 
     probes = Probes(missing=tuple(name for name in VETH_TOOLS if tool(name) is None))
     while True:
         choice = choose(config.mode, probes)
-        vif = ProcessVif(config, events, choice.plane, choice.reason)
+        vif = process_linux.ProcessVif(config, events, choice.plane, choice.reason)
         try:
             await vif.open()
         except NoNamespace as problem:
