@@ -40,6 +40,7 @@ def checks() -> list[Check]:
         Check("lint", (f"{BIN}/ruff", "check", ".")),
         Check("documents", (python, "tools/check_docs.py")),
         Check("pins", (python, "tools/check_pins.py")),
+        Check("manifest", (python, "tools/manifest.py", "--check")),
         Check("sizes", (python, "tools/check_sizes.py")),
     ]
 

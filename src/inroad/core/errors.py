@@ -154,6 +154,12 @@ class ApiFailed(InroadError):
     code, exit_code = "api-failed", 30
 
 
+class InstallFailed(InroadError):
+    """The cluster side could not be installed, changed or removed; helm's own words are in the message."""
+
+    code, exit_code = "install-failed", 31
+
+
 class Interrupted(InroadError):
     """The user pressed Ctrl-C; the host was put back."""
 

@@ -34,6 +34,7 @@ EXPIRY_SKEW = 30
 CONNECT_TIMEOUT = 5.0
 REQUEST_TIMEOUT = 30.0
 PAGE = 500
+JSON = "application/json"
 MAX_ERROR_BODY = 64 * 1024
 _SO_MARK = 36  # linux/socket.h; not in the `socket` module of other platforms
 _TCP_USER_TIMEOUT = 18
@@ -122,10 +123,17 @@ class ApiClient:
         await self.send("DELETE", path, params)
 
     async def send(
-        self, method: str, path: str, params: Params | None = None, body: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        params: Params | None = None,
+        body: bytes | None = None,
+        *,
+        content_type: str = JSON,
     ) -> bytes:
         """Send one request and return the body of its answer."""
-        async with self.open(method, path, params, body, timeout=REQUEST_TIMEOUT) as response:
+        opened = self.open(method, path, params, body, timeout=REQUEST_TIMEOUT, content_type=content_type)
+        async with opened as response:
             return await response.read()
 
     @asynccontextmanager
@@ -137,6 +145,7 @@ class ApiClient:
         body: bytes | None = None,
         *,
         timeout: float | None = None,
+        content_type: str = JSON,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request and yield its answer, whose body has not been read (a watch never ends).
 
@@ -146,7 +155,7 @@ class ApiClient:
         async def attempt() -> aiohttp.ClientResponse:
             options = self._options()
             if body is not None:
-                options["headers"]["Content-Type"] = "application/json"
+                options["headers"]["Content-Type"] = content_type
             return await self._pool().request(method, self.server + path, params=params, data=body, **options)
 
         try:
@@ -253,7 +262,7 @@ class ApiClient:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, socket_factory=self._socket),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
-                headers={"User-Agent": f"inroad/{__version__}", "Accept": "application/json"},
+                headers={"User-Agent": f"inroad/{__version__}", "Accept": JSON},
                 cookie_jar=aiohttp.DummyCookieJar(),
                 middlewares=(self._refuse_errors,),
             )
