@@ -71,12 +71,13 @@ async def run_async(argv: Sequence[str], *, stdin: str = "", timeout: float = 10
 
     process = await spawn(
         argv,
-        stdin=subprocess.PIPE,
+        # No empty pipe to be closed: uvloop raises when the program has ended before that.
+        stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
     try:
-        out, err = await asyncio.wait_for(process.communicate(stdin.encode()), timeout)
+        out, err = await asyncio.wait_for(process.communicate(stdin.encode() or None), timeout)
     except (TimeoutError, asyncio.CancelledError):
         process.kill()
         await process.wait()

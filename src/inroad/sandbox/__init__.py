@@ -5,9 +5,12 @@ sandbox up and down, `supervisor` is the one process that stays.
 
 * the network: `topology` (values), `network` (carried out), `netns`, `services` and `proxy` (service rules)
 * where programs run: `place` (namespaces held by a process), `workstation`, `enter` (`exec`), `state`
-* the cluster: `apiserver`, `manifests` (what is there from the start), `controller` (the loop that all
-  share), `replicas`, `scheduler`, `endpoints`, `namespaces`; `kubelet`, `pod`, `container`, `probes`
-* names: `dns_wire` (messages), `dns_server` (sockets), `cluster_dns` and `dns_zone` (in a pod), `office`
-  (outside)
+* the cluster: `cluster` ties together `apiserver`, `manifests` (what is there from the start), `credentials`
+* controllers: `controller` (the loop that all share), `replicas`, `statefulsets`, `scheduler`, `endpoints`,
+  `namespaces`
+* a node: `kubelet`, `pod` (with `pod_files`, `pod_status`, `volumes`), `container`, `probes`
+* names: `dns_wire` (messages), `dns_server` (sockets), `dns_zone` and `cluster_dns` (in a pod),
+  `dns_forward`, `dns_relay` (on the workstation), `office` (outside)
+* changing it: `control` (talking to the supervisor), `edit` (apply, delete), `faults`
 * `workloads`: the programs in the pods
 """

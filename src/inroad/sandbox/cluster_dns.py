@@ -14,12 +14,14 @@ import ssl
 import sys
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 from inroad.sandbox import dns_server
 from inroad.sandbox import dns_wire as dns
+from inroad.sandbox.dns_forward import Forwarder
 from inroad.sandbox.dns_zone import Records
 
 Json = dict[str, Any]
@@ -31,6 +33,8 @@ RESOURCES = {
 }
 RETRY = 0.2
 READY_PORT = 8181
+NO_SUCH = dns.soa((), 30, 1, minimum=30)
+"""The root's SOA, for names outside the cluster when nobody is asked for them."""
 
 
 class Follower(threading.Thread):
@@ -93,6 +97,47 @@ class Follower(threading.Thread):
         return version
 
 
+class Responder:
+    """Answers packets: cluster names from the records, others by the forwarder, if there is one."""
+
+    def __init__(self, records: Records, synced: Callable[[], bool], forwarder: Forwarder | None) -> None:
+        self._records = records
+        self._synced = synced
+        self._forwarder = forwarder
+
+    def respond(self, packet: bytes, tcp: bool) -> bytes | None:
+        """Return the answer to a packet."""
+        foreign: list[bytes] = []
+
+        def resolve(query: dns.Query) -> dns.Answer:
+            answer = self._resolve(query, tcp)
+            if answer is None:
+                foreign.append(packet)
+            return answer or dns.Answer(dns.NXDOMAIN, authority=[NO_SUCH], authoritative=False)
+
+        own = dns_server.answering(resolve)(packet, tcp)
+        if not foreign or self._forwarder is None:
+            return own
+        return self._forwarder.ask(packet, tcp) or dns.error(packet, dns.SERVFAIL)
+
+    def _resolve(self, query: dns.Query, tcp: bool) -> dns.Answer | None:
+        """Answer a question; None when it is for the forwarder, or for nobody."""
+        if not self._synced():
+            return dns.Answer(dns.SERVFAIL, authoritative=False)
+        answer = self._records.resolve(query)
+        if answer is None or not answer.answer or self._forwarder is None:
+            return answer
+        last = answer.answer[-1]
+        if last.kind != dns.CNAME or query.kind == dns.CNAME:
+            return answer
+        target, _ = dns.read_name(last.data, 0)
+        if self._records.ours(dns.text_of(target)):
+            return answer
+        found = self._forwarder.ask(dns.question(target, query.kind), tcp)
+        more = dns.addresses_in(found) if found else []
+        return dns.Answer(answer=[*answer.answer, *more])
+
+
 def main() -> None:
     """Serve."""
     records = Records(domain=os.environ.get("CLUSTER_DOMAIN", "cluster.local"), now=time.time)
@@ -100,12 +145,13 @@ def main() -> None:
     for follower in followers:
         follower.start()
 
-    def resolve(query: dns.Query) -> dns.Answer:
-        if not all(follower.synced.is_set() for follower in followers):
-            return dns.Answer(dns.SERVFAIL, authoritative=False)
-        return records.resolve(query)
-
-    dns_server.serve(resolve)
+    forwarder = None
+    if server := os.environ.get("FORWARD"):
+        keep = float(os.environ.get("FORWARD_CACHE") or 0)
+        forwarder = Forwarder((server, 53), folding=bool(os.environ.get("FORWARD_FOLD")), keep=keep)
+    responder = Responder(records, lambda: all(one.synced.is_set() for one in followers), forwarder)
+    respond = dns_server.Concurrent(responder.respond) if forwarder else responder.respond
+    dns_server.listen(dns_server.Everywhere, respond)
     for follower in followers:
         follower.synced.wait()
     _ReadyServer(("", READY_PORT), _Ready).serve_forever()

@@ -1,4 +1,4 @@
-"""`inroad sandbox`: up, down, exec, status. Everything heavy is imported by the command that needs it."""
+"""`inroad sandbox`: up, down, exec, status, apply, delete, fault. What is heavy is imported when needed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ if sys.platform != "linux":
     raise SandboxFailed("a sandbox is made of Linux network namespaces", "run it on a Linux machine")
 assert sys.platform == "linux"  # noqa: S101 - the same for mypy
 
+import json
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
 
@@ -53,15 +54,35 @@ def group() -> None:
     help="Addresses.",
 )
 @click.option("--on-host", is_flag=True, help="The nodes live on the workstation, as kind's do.")
+@click.option(
+    "--upstream",
+    type=click.Choice(["none", "workstation"]),
+    default="none",
+    show_default=True,
+    help="Whom cluster DNS asks for names outside the cluster.",
+)
+@click.option("--upstream-fold", is_flag=True, help="Cluster DNS folds the letters of what it forwards.")
+@click.option("--upstream-cache", type=int, default=0, help="Seconds it remembers forwarded answers.")
+@click.option("--kubernetes", "version", default="1.34", show_default=True, help="Version to behave like.")
+@click.option(
+    "--restrict",
+    multiple=True,
+    metavar="VERBS:RESOURCES[:NAMESPACE][@USER]",
+    help="Take a right away: create:pods/portforward:inroad.",
+)
+@click.option("--synthetic-nodes", type=click.IntRange(0), default=0, help="Further nodes, as objects only.")
+@click.option("--synthetic-pods", type=click.IntRange(0), default=0, help="Further pods, as objects only.")
 @click.option("--without-manager", is_flag=True, help="Do not run the traffic-manager.")
-def up(name: str, output: str, nodes: int, family: str, on_host: bool, without_manager: bool) -> None:
+def up(output: str, family: str, without_manager: bool, **chosen: Any) -> None:
     """Bring a sandbox up and wait until its pods are ready."""
     from inroad.sandbox import lifecycle  # noqa: PLC0415
+    from inroad.sandbox.options import Upstream  # noqa: PLC0415
 
     families = {"ipv4": (4,), "ipv6": (6,), "dual": (4, 6)}[family]
-    options = lifecycle.Options(
-        name=name, nodes=nodes, families=families, on_host=on_host, manager=not without_manager
-    )
+    fold, cache = chosen.pop("upstream_fold"), chosen.pop("upstream_cache")
+    forwards = chosen.pop("upstream") == "workstation"
+    upstream = Upstream(fold=fold, cache=cache) if forwards else None
+    options = lifecycle.Options(families=families, manager=not without_manager, upstream=upstream, **chosen)
 
     def tell(progress: Progress) -> None:
         if output == "text":
@@ -114,6 +135,70 @@ def exec_(name: str, place: str, user: str, argv: tuple[str, ...]) -> None:
     environment = dict(os.environ)
     environment.pop("KUBECONFIG", None)
     enter.run(found.pid, argv, user=user, environment=environment, cwd=os.getcwd())  # noqa: PTH109
+
+
+@group.command()
+@_name
+@click.option("-f", "--file", type=click.File("rb"), required=True, help="YAML or JSON; - for stdin.")
+@click.option("-n", "--namespace", default="default", show_default=True, help="For objects that name none.")
+@click.option("--wait", type=float, default=0.0, help="Seconds to wait until all pods are ready.")
+def apply(name: str, file: BinaryIO, namespace: str, wait: float) -> None:
+    """Create objects, or change them to what a file says."""
+    import yaml  # noqa: PLC0415
+
+    try:
+        objects = [one for one in yaml.safe_load_all(file) if one]
+    except yaml.YAMLError as error:
+        raise SandboxFailed(f"{file.name} is not YAML: {error}") from None
+    _ask(name, {"verb": "apply", "objects": objects, "namespace": namespace, "wait": wait})
+
+
+@group.command()
+@_name
+@click.argument("what", metavar="KIND/NAMESPACE/NAME")
+@click.option("--grace", type=int, help="Seconds that a pod has to end.")
+def delete(name: str, what: str, grace: int | None) -> None:
+    """Delete an object and wait until it is gone."""
+    _ask(name, {"verb": "delete", "object": what, "grace": grace})
+
+
+@group.command()
+@_name
+@click.argument("fault")
+@click.argument("parameters", nargs=-1, metavar="[KEY=VALUE]...")
+def fault(name: str, fault: str, parameters: tuple[str, ...]) -> None:
+    """Have something go wrong.
+
+    cut, blackhole [place=workstation] [seconds=N], mend: a place's cable. break, stall, expire, delay, slow,
+    throttle, fail, reset, refuse, restart: the API server. clear: everything works again.
+    """
+    request: dict[str, object] = {"verb": "fault", "fault": fault}
+    for one in parameters:
+        key, equals, value = one.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{one!r} is not KEY=VALUE")
+        request[key] = _number(value)
+    _ask(name, request)
+
+
+def _number(text: str) -> object:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _ask(name: str, request: dict[str, object]) -> None:
+    from inroad.sandbox import control  # noqa: PLC0415
+    from inroad.sandbox.state import Home  # noqa: PLC0415
+
+    answer = control.ask(Home(name), request)
+    for line in answer.pop("lines", ()):
+        click.echo(line)
+    if answer:
+        click.echo(json.dumps(answer))
 
 
 def _print(state: SandboxState, output: str) -> None:

@@ -19,12 +19,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from inroad.host.run import spawn
+from inroad.host.run import require, spawn
 from inroad.sandbox.place import Place
 
 Json = dict[str, Any]
 ENTRYPOINTS: Mapping[str, tuple[str, ...]] = {"inroad": (sys.executable, "-m", "inroad")}
 """What an image starts, by the last part of its name without tag."""
+NO_CAPABILITIES = ("--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
 FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0
 """Seconds between restarts; they double. A kubelet takes 10 to 300: nobody here wants to wait for that."""
 PATH = f"{sys.prefix}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -117,6 +118,12 @@ class Container:
         argv = command_line(self.spec, environment)
         context = self.spec.get("securityContext") or {}
         uid = int(context.get("runAsUser", 0))
+        if uid == 0 and context.get("runAsNonRoot"):
+            raise NotRunnable(
+                "CreateContainerConfigError", "container has runAsNonRoot and would run as root"
+            )
+        if "ALL" in (context.get("capabilities") or {}).get("drop", ()):
+            argv = [require("setpriv", "util-linux"), *NO_CAPABILITIES, *argv]
         started = stamp()
         with self.log.open("ab") as output:
             self._process = await spawn(
@@ -159,6 +166,10 @@ class Container:
             self._signal_main(signal.SIGKILL)
             self._signal_group(signal.SIGKILL)
             await process.wait()
+
+    def restart(self) -> None:
+        """End the process; the restart policy says what then."""
+        self._signal_main(signal.SIGKILL)
 
     def _signal_main(self, number: int) -> None:
         """Signal the container's own process: the child of the `nsenter` that we started."""

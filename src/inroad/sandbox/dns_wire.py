@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
 A, NS, CNAME, SOA, PTR, MX, TXT, AAAA, SRV, OPT, ANY = 1, 2, 5, 6, 12, 15, 16, 28, 33, 41, 255
-NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 0, 1, 2, 3, 4, 5
+NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 0, 1, 2, 3, 4, 5, 16
 IN = 1
 QR, AA, TC, RD, RA = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080
 PLAIN_SIZE = 512
@@ -39,7 +39,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A question with what its header and OPT record ask for. `name` keeps the case it came in."""
+    """A question with what its header and OPT record ask for. `name` keeps the case it came in.
+
+    `version`: the OPT record's, -1 without one. `dnssec`: its DO bit.
+    """
 
     ident: int
     flags: int
@@ -47,7 +50,8 @@ class Query:
     kind: int
     klass: int = IN
     size: int = PLAIN_SIZE
-    edns: bool = False
+    version: int = -1
+    dnssec: bool = False
 
     @property
     def opcode(self) -> int:
@@ -97,6 +101,21 @@ def srv(name: Name, ttl: int, weight: int, port: int, target: Name) -> Record:
     return Record(name, SRV, ttl, struct.pack("!3H", 0, weight, port) + pack_name(target))
 
 
+def cname(name: Name, ttl: int, target: Name) -> Record:
+    """Return a CNAME record."""
+    return Record(name, CNAME, ttl, pack_name(target))
+
+
+def ptr(name: Name, ttl: int, target: Name) -> Record:
+    """Return a PTR record."""
+    return Record(name, PTR, ttl, pack_name(target))
+
+
+def question(name: Name, kind: int) -> bytes:
+    """Return a query packet of ours, with recursion desired and the id 0."""
+    return struct.pack("!6H", 0, RD, 1, 0, 0, 0) + pack_name(name) + struct.pack("!HH", kind, IN)
+
+
 def parse_query(packet: bytes) -> Query | None:
     """Read a request: None for what deserves no answer (a response, or no header); may raise `Malformed`."""
     if len(packet) < 12 or packet[2] & 0x80:
@@ -107,10 +126,10 @@ def parse_query(packet: bytes) -> Query | None:
     try:
         name, at = read_name(packet, 12)
         kind, klass = struct.unpack_from("!HH", packet, at)
-        size, edns = _read_opt(packet, at + 4, additional)
+        size, version, dnssec = _read_opt(packet, at + 4, additional)
     except (struct.error, IndexError) as error:
         raise Malformed(str(error)) from None
-    return Query(ident, flags, name, kind, klass, size, edns)
+    return Query(ident, flags, name, kind, klass, size, version, dnssec)
 
 
 def read_name(packet: bytes, at: int) -> tuple[Name, int]:
@@ -137,14 +156,31 @@ def read_name(packet: bytes, at: int) -> tuple[Name, int]:
                 raise Malformed("a name is too long")
 
 
-def _read_opt(packet: bytes, at: int, records: int) -> tuple[int, bool]:
+def _read_opt(packet: bytes, at: int, records: int) -> tuple[int, int, bool]:
     for _ in range(records):
         _, at = read_name(packet, at)
-        kind, size, _ttl, length = struct.unpack_from("!HHIH", packet, at)
+        kind, size, flags, length = struct.unpack_from("!HHIH", packet, at)
         if kind == OPT:
-            return max(PLAIN_SIZE, size), True
+            return max(PLAIN_SIZE, size), flags >> 16 & 0xFF, bool(flags & 0x8000)
         at += 10 + length
-    return PLAIN_SIZE, False
+    return PLAIN_SIZE, -1, False
+
+
+def addresses_in(packet: bytes) -> list[Record]:
+    """Return the A, AAAA and CNAME records of an answer's first section, names in full."""
+    _, at = read_name(packet, 12)
+    at += 4
+    found = []
+    for _ in range(struct.unpack_from("!H", packet, 6)[0]):
+        name, at = read_name(packet, at)
+        kind, _klass, ttl, length = struct.unpack_from("!HHIH", packet, at)
+        at += 10
+        if kind in (A, AAAA):
+            found.append(Record(name, kind, ttl, packet[at : at + length]))
+        elif kind == CNAME:
+            found.append(cname(name, ttl, read_name(packet, at)[0]))
+        at += length
+    return found
 
 
 def error(packet: bytes, rcode: int) -> bytes:
@@ -158,10 +194,13 @@ def build(query: Query, answer: Answer, *, limit: int, recursion: bool = False) 
 
     The question's case is kept. Names equal to the question's are compressed, others are not.
     """
-    flags = QR | query.flags & (RD | 0x7800) | answer.rcode
+    flags = QR | query.flags & (RD | 0x7800) | answer.rcode & 15
     flags |= (AA if answer.authoritative else 0) | (RA if recursion else 0)
     question = pack_name(query.name) + struct.pack("!HH", query.kind, query.klass)
-    opt = b"\0" + struct.pack("!HHIH", OPT, EDNS_SIZE, 0, 0) if query.edns else b""
+    opt = b""
+    if query.version >= 0:
+        extended = answer.rcode >> 4 << 24 | (0x8000 if query.dnssec else 0)
+        opt = b"\0" + struct.pack("!HHIH", OPT, EDNS_SIZE, extended, 0)
     room = limit - 12 - len(question) - len(opt)
     body: list[bytes] = []
     counts = [0, 0, 0]

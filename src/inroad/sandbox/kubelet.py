@@ -10,6 +10,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from inroad.core.errors import SandboxFailed
@@ -53,19 +54,22 @@ class Kubelet:
         self.pods: dict[str, Pod] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._addresses = PodAddresses(node)
-        self._leave: Callable[[], None] | None = None
+        self._leave: list[Callable[[], None]] = []
 
     def start(self) -> None:
         """Take on the pods that are bound to this node, now and from now on."""
         store = self.around.store
-        self._leave = store.subscribe("pods", self._changed)
+        self._leave = [
+            store.subscribe("pods", self._changed),
+            *(store.subscribe(one, partial(self._refresh, one)) for one in ("configmaps", "secrets")),
+        ]
         for entry in store.collection("pods").select(None):
             self._changed(Change("ADDED", entry, None))
 
     async def stop(self) -> None:
         """End all pods at once."""
-        if self._leave is not None:
-            self._leave()
+        for leave in self._leave:
+            leave()
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
@@ -76,6 +80,8 @@ class Kubelet:
             return
         uid = pod["metadata"]["uid"]
         known = self.pods.get(uid)
+        if known is not None:
+            known.update(pod)
         if change.kind == "DELETED":
             if known is not None:
                 known.delete(0)
@@ -88,6 +94,11 @@ class Kubelet:
             before = self._tasks.get(place_of(pod))
             task = asyncio.get_running_loop().create_task(self._run(pod, before))
             self._tasks[place_of(pod)] = task
+
+    def _refresh(self, plural: str, change: Change) -> None:
+        for pod in self.pods.values():
+            if pod.pod["metadata"]["namespace"] == change.entry.namespace:
+                pod.refresh(plural, change.entry.name)
 
     async def _run(self, pod: Json, before: asyncio.Task[None] | None) -> None:
         if before is not None:  # a pod of that name, force-deleted, is still going

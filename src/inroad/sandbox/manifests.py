@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from inroad.sandbox.options import Options, Upstream
 from inroad.sandbox.topology import API_PORT, DNS_SERVICE, Topology
 
 Json = dict[str, Any]
 Placed = tuple[str, Json]
 """(namespace, object); cluster-wide objects have the namespace ""."""
+Rule = tuple[str, list[str], list[str]]
+"""(API group, resources, verbs)."""
 MANAGER_NAMESPACE = "inroad"
 HEALTH_PORT = 15702
 MANAGER_LABELS = {"app.kubernetes.io/name": "inroad", "app.kubernetes.io/component": "traffic-manager"}
@@ -110,30 +113,71 @@ def service(name: str, selector: Json, ports: Sequence[tuple[str, str, int, int]
     }
 
 
-def cluster_dns(topology: Topology) -> list[Placed]:
+def grant(account: str, namespace: str, rules: Sequence[Rule], where: str = "") -> list[Placed]:
+    """Return a service account with these rights: everywhere, or in the namespace `where` only."""
+    listed = [
+        {"apiGroups": [group], "resources": resources, "verbs": verbs} for group, resources, verbs in rules
+    ]
+    kind = "Role" if where else "ClusterRole"
+    version = "rbac.authorization.k8s.io"
+    metadata = {"name": account}
+    role = {"kind": kind, "apiVersion": f"{version}/v1", "metadata": metadata, "rules": listed}
+    binding = {
+        "kind": f"{kind}Binding",
+        "apiVersion": f"{version}/v1",
+        "metadata": metadata,
+        "roleRef": {"kind": kind, "name": account, "apiGroup": version},
+        "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace}],
+    }
+    return [(where, role), (where, binding)]
+
+
+def service_account(name: str, labels: Json) -> Json:
+    """Return a ServiceAccount."""
+    return {"kind": "ServiceAccount", "apiVersion": "v1", "metadata": {"name": name, "labels": labels}}
+
+
+def forwarding(topology: Topology, upstream: Upstream) -> list[Json]:
+    """Return the environment that has cluster DNS forward to the workstation."""
+    found = {
+        "FORWARD": str(topology.upstream_addresses[0]),
+        "FORWARD_FOLD": "1" if upstream.fold else "",
+        "FORWARD_CACHE": str(upstream.cache),
+    }
+    return [{"name": name, "value": value} for name, value in found.items()]
+
+
+def cluster_dns(topology: Topology, upstream: Upstream | None) -> list[Placed]:
     """Return cluster DNS at its well-known address."""
     labels = {"k8s-app": "kube-dns"}
+    more = forwarding(topology, upstream) if upstream else []
     container = {
         "name": "coredns",
         "command": [*PYTHON, "inroad.sandbox.cluster_dns"],
-        "env": IDENTITY,
+        "env": [*IDENTITY, *more],
         "ports": [
             {"name": "dns", "containerPort": 53, "protocol": "UDP"},
             {"name": "dns-tcp", "containerPort": 53, "protocol": "TCP"},
         ],
         "readinessProbe": {"httpGet": {"path": "/ready", "port": 8181}},
     }
-    pod = {"containers": [container], "dnsPolicy": "Default", "serviceAccountName": "default"}
+    pod = {"containers": [container], "dnsPolicy": "Default", "serviceAccountName": "coredns"}
     ports = [("dns", "UDP", 53, 53), ("dns-tcp", "TCP", 53, 53)]
     addresses = [str(network[DNS_SERVICE]) for network in topology.service_networks]
     fixed = {"clusterIP": addresses[0], "clusterIPs": addresses}
+    reads = [
+        ("", ["namespaces", "services"], ["list", "watch"]),
+        ("discovery.k8s.io", ["endpointslices"], ["list", "watch"]),
+    ]
     return [
+        ("kube-system", service_account("coredns", labels)),
+        *grant("coredns", "kube-system", reads),
         ("kube-system", service("kube-dns", labels, ports, **fixed)),
         ("kube-system", deployment("coredns", 1, labels, pod)),
     ]
 
 
-def web(topology: Topology) -> list[Json]:
+def web() -> list[Json]:
     """Return the Service and Deployment `web`."""
     labels = {"app": "web"}
     container = {
@@ -164,38 +208,92 @@ def echo() -> list[Json]:
     return [service("echo", labels, ports), deployment("echo", 1, labels, pod)]
 
 
+def db() -> list[Json]:
+    """Return the headless Service and the StatefulSet `db`: web servers too, they tell their names."""
+    labels = {"app": "db"}
+    container = {
+        "name": "db",
+        "command": [*PYTHON, "inroad.sandbox.workloads.web", "5432"],
+        "env": IDENTITY,
+        "ports": [{"name": "sql", "containerPort": 5432}],
+        "readinessProbe": {"tcpSocket": {"port": "sql"}},
+    }
+    pod = {"containers": [container], "terminationGracePeriodSeconds": 2}
+    stateful = deployment("db", 2, labels, pod) | {"kind": "StatefulSet"}
+    stateful["spec"] |= {"serviceName": "db", "podManagementPolicy": "Parallel"}
+    return [service("db", labels, [("sql", "TCP", 5432, 5432)], clusterIP="None"), stateful]
+
+
+def external() -> Json:
+    """Return the Service `ext`, an alias of `web` in `default`."""
+    spec = {"type": "ExternalName", "externalName": "web.default.svc.cluster.local"}
+    return {"kind": "Service", "apiVersion": "v1", "metadata": {"name": "ext"}, "spec": spec}
+
+
 def manager() -> list[Placed]:
-    """Return the traffic-manager as the chart installs it."""
+    """Return the traffic-manager as the chart installs it, with its rights."""
     container = {
         "name": "traffic-manager",
         "image": "inroad",
         "args": ["serve", "manager"],
-        "env": IDENTITY,
+        "env": [*IDENTITY, {"name": "CLIENT_CONFIG", "value": "/etc/inroad/client.yaml"}],
         "ports": [{"name": "health", "containerPort": HEALTH_PORT}],
-        "readinessProbe": {"httpGet": {"path": "/readyz", "port": HEALTH_PORT}, "periodSeconds": 2},
-    }
-    account = {
-        "kind": "ServiceAccount",
-        "apiVersion": "v1",
-        "metadata": {"name": "traffic-manager", "labels": MANAGER_LABELS},
+        "readinessProbe": {"httpGet": {"path": "/readyz", "port": "health"}, "periodSeconds": 2},
+        "livenessProbe": {"httpGet": {"path": "/healthz", "port": "health"}},
+        "volumeMounts": [
+            {"name": "config", "mountPath": "/etc/inroad", "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own
+        ],
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
     pod = {
         "containers": [container],
         "serviceAccountName": "traffic-manager",
-        "terminationGracePeriodSeconds": 5,
+        "terminationGracePeriodSeconds": 10,
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "runAsGroup": 65532},
+        "volumes": [
+            {"name": "config", "configMap": {"name": "traffic-manager"}},
+            {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
+        ],
     }
+    config = {
+        "kind": "ConfigMap",
+        "apiVersion": "v1",
+        "metadata": {"name": "traffic-manager", "labels": MANAGER_LABELS},
+        "data": {"client.yaml": "dns: {}\nrouting: {}\n"},
+    }
+    reads: list[Rule] = [
+        ("", ["nodes", "namespaces", "pods", "services"], ["list", "watch"]),
+        ("networking.k8s.io", ["servicecidrs"], ["list", "watch"]),
+        ("discovery.k8s.io", ["endpointslices"], ["list", "watch"]),
+    ]
+    name = "traffic-manager"
     return [
         namespace(MANAGER_NAMESPACE),
-        (MANAGER_NAMESPACE, account),
-        (MANAGER_NAMESPACE, deployment("traffic-manager", 1, MANAGER_LABELS, pod)),
+        (MANAGER_NAMESPACE, service_account(name, MANAGER_LABELS)),
+        *grant(name, MANAGER_NAMESPACE, reads),
+        *grant(name, MANAGER_NAMESPACE, [("", ["services"], ["create", "delete"])], MANAGER_NAMESPACE),
+        (MANAGER_NAMESPACE, config),
+        (MANAGER_NAMESPACE, deployment(name, 1, MANAGER_LABELS, pod)),
     ]
 
 
-def workloads(topology: Topology) -> list[Placed]:
+def workloads() -> list[Placed]:
     """Return what users of the sandbox find in it."""
     empty = service("empty", {"app": "nobody"}, [("http", "TCP", 80, 8080)])
     return [
         namespace("shop"),
-        *(("default", one) for one in web(topology)),
-        *(("shop", one) for one in [*web(topology), *echo(), empty]),
+        *(("default", one) for one in web()),
+        *(("shop", one) for one in [*web(), *echo(), *db(), empty, external()]),
+    ]
+
+
+def everything(topology: Topology, options: Options) -> list[Placed]:
+    """Return all objects that the sandbox starts with."""
+    return [
+        *nodes(topology),
+        *api_service(topology),
+        *cluster_dns(topology, options.upstream),
+        *workloads(),
+        *(manager() if options.manager else ()),
     ]

@@ -17,8 +17,9 @@ from ipaddress import IPv6Address
 from inroad.core.errors import SandboxFailed
 from inroad.host.run import require, run_async
 from inroad.sandbox import netns
+from inroad.sandbox.services import FAMILY
 from inroad.sandbox.state import Home
-from inroad.sandbox.topology import Address, Node, Topology
+from inroad.sandbox.topology import NODES, Address, Node, Topology
 
 LEAF: Mapping[str, str] = {
     "ipv4/ip_forward": "0",
@@ -81,6 +82,8 @@ async def build(home: Home, topology: Topology) -> None:
         )
     await batch(lines)
     await asyncio.gather(_wire_switch(topology, switch), *(_wire(home, topology, p) for p in topology.places))
+    if topology.on_host:
+        await _masquerade(home)
 
 
 def _kind(topology: Topology, place: str) -> Mapping[str, str]:
@@ -115,6 +118,20 @@ async def _wire(home: Home, topology: Topology, place: str) -> None:
         lines.append("link set cni0 up")
     lines += [f"route add {destination} via {gateway}" for destination, gateway in topology.routes(place)]
     await batch(lines, namespace=home.namespace(place))
+
+
+async def _masquerade(home: Home) -> None:
+    """Have the workstation do for the nodes what Docker does for containers: whatever leaves is its own."""
+    rules = "".join(
+        f"{FAMILY[family]} saddr {NODES[family]} oifname != nodes0 masquerade\n" for family in FAMILY
+    )
+    hook = "type nat hook postrouting priority 100; policy accept;"
+    text = f"table inet inroad-sandbox-host {{ chain postrouting {{ {hook}\n{rules} }} }}\n"
+    inside = f"--net={home.namespace_path('workstation')}"
+    argv = [require("nsenter", "util-linux"), inside, require("nft", "nftables"), "-f", "-"]
+    done = await run_async(argv, stdin=text)
+    if not done.ok:
+        raise SandboxFailed(f"nft refused the workstation's masquerading: {done.stderr.strip()}")
 
 
 def add(address: Address, length: int, interface: str) -> str:

@@ -5,6 +5,13 @@ from __future__ import annotations
 import msgspec
 
 
+class Upstream(msgspec.Struct, frozen=True):
+    """How cluster DNS forwards to the workstation: `fold` letters to lower case, `cache` for seconds."""
+
+    fold: bool = False
+    cache: int = 0
+
+
 class Options(msgspec.Struct, frozen=True):
     """What `up` was asked for. `families`: 4 and 6, the primary one first. `wait`: seconds for the pods."""
 
@@ -13,6 +20,11 @@ class Options(msgspec.Struct, frozen=True):
     families: tuple[int, ...] = (4,)
     on_host: bool = False
     manager: bool = True
+    version: str = "1.34"
+    restrict: tuple[str, ...] = ()
+    synthetic_nodes: int = 0
+    synthetic_pods: int = 0
+    upstream: Upstream | None = None
     wait: float = 15.0
 
 

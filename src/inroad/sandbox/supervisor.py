@@ -1,4 +1,4 @@
-"""The one long-lived process of a sandbox: builds the network, then is API server, controllers and kubelets.
+"""The one long-lived process of a sandbox: builds the network, then runs the cluster and answers `control`.
 
 `python -m inroad.sandbox.supervisor OPTIONS-AS-JSON PIPE`, started by `up`: on the pipe goes one JSON line
 for each thing done, the last one `ready` or `failed`. It removes nothing: when it ends, however it ends,
@@ -15,68 +15,27 @@ import asyncio
 import contextlib
 import logging
 import os
-import secrets
 import signal
-import socket
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import msgspec
+import uvloop
 
 from inroad.core.errors import InroadError, SandboxFailed
 from inroad.host.run import spawn
-from inroad.sandbox import apiserver, manifests, netns, network, workstation
-from inroad.sandbox.apiserver.resources import BY_KIND
-from inroad.sandbox.controller import Controller
-from inroad.sandbox.endpoints import EndpointsController, is_ready
-from inroad.sandbox.kubelet import Kubelet
-from inroad.sandbox.namespaces import NamespaceController
+from inroad.sandbox import apiserver, control, edit, faults, network, workstation
+from inroad.sandbox.cluster import Cluster
 from inroad.sandbox.options import Options, Progress
 from inroad.sandbox.place import FileSpec, Place
-from inroad.sandbox.pod import Surroundings
-from inroad.sandbox.proxy import ServiceProxy
-from inroad.sandbox.replicas import DeploymentController, GarbageCollector, ReplicaSetController
-from inroad.sandbox.scheduler import Scheduler
 from inroad.sandbox.state import Home, PlaceState, SandboxState
 from inroad.sandbox.topology import API_PORT, Topology, make
 
 Json = dict[str, Any]
+SETTLE = 0.02
+"""Seconds to wait for further changes before the state file is written."""
 log = logging.getLogger("inroad.sandbox")
-
-
-class Credentials:
-    """The cluster's CA, its tokens, and the kubeconfig of its administrator."""
-
-    def __init__(self, topology: Topology, store: apiserver.Store) -> None:
-        self.authority = apiserver.CertificateAuthority()
-        self.ca = self.authority.pem
-        self.admin = secrets.token_urlsafe(24)
-        self._store = store
-        self.authenticator = apiserver.Authenticator(store, {self.admin: apiserver.administrator()})
-        addresses = [*topology.api_addresses, *topology.control_plane_addresses]
-        addresses += [network[1] for network in topology.service_networks]
-        names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"]
-        names.append("kubernetes.default.svc.cluster.local")
-        self.tls = apiserver.server_context(
-            self.authority.issue_server([*names, *map(str, addresses)]), client_ca=self.ca
-        )
-
-    def token(self, pod: Json) -> str:
-        """Return a token of the pod's service account, bound to the pod."""
-        metadata, account = pod["metadata"], pod["spec"].get("serviceAccountName", "default")
-        found = self._store.find("serviceaccounts", account, metadata["namespace"])
-        if found is None:
-            raise SandboxFailed(f"there is no service account {metadata['namespace']}/{account}")
-        return self.authenticator.issuer.issue(
-            metadata["namespace"],
-            account,
-            found["metadata"]["uid"],
-            lifetime=365 * 86400.0,
-            pod=metadata["name"],
-            pod_uid=metadata["uid"],
-        )
 
 
 class Supervisor:
@@ -85,17 +44,12 @@ class Supervisor:
     def __init__(self, options: Options, report: int) -> None:
         self.options = options
         self.home = Home(options.name)
-        self.topology = make(options.nodes, options.families, options.on_host)
-        cidrs = [str(network) for network in self.topology.service_networks]
-        self.store = apiserver.Store(service_cidrs=cidrs)
-        self.credentials = Credentials(self.topology, self.store)
+        self.topology = make(options.nodes, options.families, options.on_host, options.upstream is not None)
+        self.cluster = Cluster(self.home, self.topology, options)
         self.places = {name: Place(self.home, name) for name in self.topology.places}
-        around = Surroundings(self.home, self.topology, self.store, self.credentials)
-        self.kubelets = [Kubelet(around, node) for node in self.topology.nodes]
         self._report = report
         self._started = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
-        self._controllers: list[Controller] = []
 
     def say(self, step: str, text: str, remedy: str = "") -> None:
         """Report to `up`, which may have gone."""
@@ -109,9 +63,9 @@ class Supervisor:
         (self.home.directory / "logs").mkdir(exist_ok=True)
         await network.build(self.home, self.topology)
         self.say("done", f"namespaces {', '.join(self.topology.places)}")
-        await asyncio.gather(self._places(), self._cluster())
-        self._write_state(())
-        unready = await self._settle()
+        await asyncio.gather(self._places(), self.cluster.start())
+        await control.serve(self.home, {"apply": self._apply, "delete": self._delete, "fault": self._fault})
+        unready = await self.cluster.settle(self.options.wait)
         self._write_state(unready)
         for one in unready:
             self.say("warn", f"{one} is not ready yet")
@@ -119,102 +73,37 @@ class Supervisor:
 
     async def _places(self) -> None:
         server = f"https://{host(self.topology.api_addresses[0])}:{API_PORT}"
-        content = apiserver.kubeconfig(server, self.credentials.ca, token=self.credentials.admin)
+        credentials = self.cluster.credentials
+        content = apiserver.kubeconfig(server, credentials.ca, token=credentials.admin)
         apiserver.write_kubeconfig(self.home.kubeconfig, content)
         config = self.home.kubeconfig.read_text()
-        for name, place in self.places.items():
+
+        async def start(name: str) -> None:
             files = dict(plain_files(self.topology, name))
             if name == "workstation":
                 files |= workstation.files(config, self.home.kubeconfig)
-            await place.start(name, files)
-        await self._office()
+            await self.places[name].start(name, files)
+            for program in programs(self.topology, name):
+                await self._run(name, program)
+
+        await asyncio.gather(*map(start, self.places))
         self.say("done", "the workstation, the office's name server and web server")
 
-    async def _office(self) -> None:
-        argv = [sys.executable, "-m", "inroad.sandbox.office", *map(str, self.topology.addresses("lan"))]
-        with (self.home.directory / "logs" / "office.log").open("ab") as output:
+    async def _run(self, place: str, program: list[str]) -> None:
+        """Run one of our programs in a place as long as the sandbox lives."""
+        what = program[0].rpartition(".")[2]
+        with (self.home.directory / "logs" / f"{place}-{what}.log").open("ab") as output:
             process = await spawn(
-                self.places["lan"].command(argv), stdout=output.fileno(), stderr=output.fileno(), cwd="/"
+                self.places[place].command([sys.executable, "-m", *program]),
+                stdout=output.fileno(),
+                stderr=output.fileno(),
+                cwd="/",
             )
-        self._tasks.append(asyncio.create_task(self._keep(process, "the office's servers")))
 
-    async def _keep(self, process: asyncio.subprocess.Process, what: str) -> None:
-        status = await process.wait()
-        log.error("%s ended with status %s", what, status)
+        async def keep() -> None:
+            log.error("%s on %s ended with status %s", what, place, await process.wait())
 
-    async def _cluster(self) -> None:
-        sockets = [
-            listener(self.home.namespace_path("control-plane"), family, API_PORT)
-            for family in self.topology.families
-        ]
-        await apiserver.ApiServer(
-            self.store,
-            dial_pod=self.dial,
-            sockets=sockets,
-            tls=self.credentials.tls,
-            authenticator=self.credentials.authenticator,
-        ).start()
-        self.say("done", "the API server")
-        self._controllers = [
-            NamespaceController(self.store, self.credentials.ca),
-            DeploymentController(self.store),
-            ReplicaSetController(self.store),
-            GarbageCollector(self.store),
-            Scheduler(self.store, [node.name for node in self.topology.nodes]),
-            EndpointsController(self.store),
-            ServiceProxy(self.store, self.home, self.topology),
-        ]
-        self._tasks += [asyncio.create_task(one.run()) for one in self._controllers]
-        for kubelet in self.kubelets:
-            kubelet.start()
-        self._populate()
-
-    def _populate(self) -> None:
-        placed = [
-            *manifests.nodes(self.topology),
-            *manifests.api_service(self.topology),
-            *manifests.cluster_dns(self.topology),
-            *manifests.workloads(self.topology),
-            *(manifests.manager() if self.options.manager else ()),
-        ]
-        for namespace, obj in placed:
-            resource = BY_KIND[obj["apiVersion"], obj["kind"]]
-            self.store.create(resource.plural, obj, namespace)
-
-    async def dial(self, namespace: str, name: str, port: int) -> socket.socket:
-        """Connect to a port on a pod's loopback; `OSError`, or `LookupError` when no such pod runs."""
-        for kubelet in self.kubelets:
-            sock = await kubelet.dial(namespace, name, port)
-            if sock is not None:
-                return sock
-        raise LookupError(f"pod {namespace}/{name} does not run")
-
-    async def _settle(self) -> tuple[str, ...]:
-        """Wait until all pods are ready, `options.wait` seconds at most; return those that are not."""
-        changed = asyncio.Event()
-        leave = self.store.subscribe("pods", lambda _: changed.set())
-        try:
-            async with asyncio.timeout(self.options.wait):
-                while self._unready():
-                    changed.clear()
-                    await changed.wait()
-                for controller in self._controllers:  # in the order in which one follows from another
-                    await controller.settled.wait()
-        except TimeoutError:
-            pass
-        finally:
-            leave()
-        return tuple(self._unready())
-
-    def _unready(self) -> list[str]:
-        wanted = sum(one["spec"]["replicas"] for one in self.store.list("deployments"))
-        pods = self.store.list("pods")
-        missing = ["pods"] if len(pods) < wanted else []
-        return missing + [
-            f"pod/{pod['metadata']['namespace']}/{pod['metadata']['name']}"
-            for pod in pods
-            if not is_ready(pod)
-        ]
+        self._tasks.append(asyncio.create_task(keep()))
 
     def _write_state(self, unready: Iterable[str]) -> None:
         topology = self.topology
@@ -222,7 +111,7 @@ class Supervisor:
             name: PlaceState(place.namespace, place.pid, tuple(map(str, topology.addresses(name))))
             for name, place in self.places.items()
         }
-        for kubelet in self.kubelets:
+        for kubelet in self.cluster.kubelets:
             for pod in kubelet.pods.values():
                 addresses = tuple(map(str, pod.addresses))
                 places[pod.place.name] = PlaceState(pod.place.namespace, pod.place.pid, addresses)
@@ -240,21 +129,40 @@ class Supervisor:
         )
         self.home.write(state)
 
-    async def end(self) -> None:
-        """End all processes, and reap them; the namespaces and files stay for `lifecycle.sweep`."""
-        pods = [pod.place for kubelet in self.kubelets for pod in kubelet.pods.values()]
-        await asyncio.gather(*(place.stop() for place in (*self.places.values(), *pods)))
-
     async def live(self) -> None:
         """Come up, then run until cancelled, keeping the state file true to the pods."""
         await self.up()
         os.close(self._report)
         changed = asyncio.Event()
-        self.store.subscribe("pods", lambda _: changed.set())
+        self.cluster.store.subscribe("pods", lambda _: changed.set())
         while True:
             await changed.wait()
+            await asyncio.sleep(SETTLE)
             changed.clear()
-            self._write_state(self._unready())
+            self._write_state(self.cluster.unready())
+
+    async def end(self) -> None:
+        """End all processes, and reap them; the namespaces and files stay for `lifecycle.sweep`."""
+        pods = [pod.place for kubelet in self.cluster.kubelets for pod in kubelet.pods.values()]
+        await asyncio.gather(*(place.stop() for place in (*self.places.values(), *pods)))
+
+    async def _apply(self, request: Json) -> Json:
+        lines = edit.apply(self.cluster.store, request["objects"], request.get("namespace", "default"))
+        if request.get("wait"):
+            lines += [f"{one} is not ready" for one in await self.cluster.settle(float(request["wait"]))]
+            self._write_state(self.cluster.unready())
+        return {"lines": lines}
+
+    async def _delete(self, request: Json) -> Json:
+        line = await edit.delete(
+            self.cluster.store, request["object"], request.get("grace"), request.get("wait", 40.0)
+        )
+        return {"lines": [line]}
+
+    async def _fault(self, request: Json) -> Json:
+        if self.cluster.server is None:
+            raise SandboxFailed("the API server does not run yet")
+        return await faults.apply(self.home, self.topology, self.cluster.server.faults, request)
 
 
 def host(address: object) -> str:
@@ -262,15 +170,13 @@ def host(address: object) -> str:
     return f"[{address}]" if ":" in str(address) else str(address)
 
 
-def listener(namespace: Path, family: int, port: int) -> socket.socket:
-    """Return a socket bound to a port on all addresses of a family, in another network namespace."""
-    kind = socket.AF_INET if family == 4 else socket.AF_INET6
-    sock = netns.open_socket(namespace, kind, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if family == 6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    sock.bind(("0.0.0.0" if family == 4 else "::", port))
-    return sock
+def programs(topology: Topology, place: str) -> list[list[str]]:
+    """Return what runs in a place besides its users: module and arguments."""
+    if place == "lan":
+        return [["inroad.sandbox.office", *map(str, topology.addresses("lan"))]]
+    if place == "workstation" and topology.upstream:
+        return [["inroad.sandbox.dns_relay", *map(str, topology.upstream_addresses)]]
+    return []
 
 
 def plain_files(topology: Topology, place: str) -> dict[str, FileSpec]:
@@ -308,4 +214,4 @@ async def main(options: Options, report: int) -> int:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     # os._exit: the kernel takes everything down faster than an orderly interpreter does.
-    os._exit(asyncio.run(main(msgspec.json.decode(sys.argv[1], type=Options), int(sys.argv[2]))))
+    os._exit(uvloop.run(main(msgspec.json.decode(sys.argv[1], type=Options), int(sys.argv[2]))))

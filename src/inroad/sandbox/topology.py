@@ -84,11 +84,17 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """A whole sandbox. `families`: (4,), (6,) or (4, 6), the first being the primary one."""
+    """A whole sandbox. `families`: (4,), (6,) or (4, 6), the first being the primary one.
+
+    `on_host`: the nodes' gateway is the workstation, which forwards for them, as where a cluster runs in
+    containers on the developer's own machine. `upstream`: the workstation answers the cluster's DNS; it
+    then has a leg on the node network in any case.
+    """
 
     nodes: tuple[Node, ...]
     families: tuple[int, ...] = (4,)
     on_host: bool = False
+    upstream: bool = False
     places: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -106,12 +112,15 @@ class Topology:
     def links(self) -> tuple[Link, ...]:
         """Return all cables."""
         office, nodes = OFFICE, NODES
+        apart = self.upstream and not self.on_host
+        extra = (Link("workstation", "nodes0", "nodes", self._both(nodes, 254)),) if apart else ()
         return (
             Link("workstation", "eth0", "office", self._both(office, 10)),
             Link("lan", "eth0", "office", self._both(office, 1)),
             Link("control-plane", "office0", "office", self._both(office, 20)),
             Link("control-plane", "eth0", "nodes", self._both(nodes, 2)),
             Link(self.gateway, "nodes0", "nodes", self._both(nodes, 1)),
+            *extra,
             *(Link(n.name, "eth0", "nodes", self._both(nodes, 2 + n.number)) for n in self.nodes),
         )
 
@@ -155,6 +164,11 @@ class Topology:
         return tuple(network[DNS_SERVICE] for network in self.service_networks)
 
     @property
+    def upstream_addresses(self) -> tuple[Address, ...]:
+        """Where the workstation answers the cluster's DNS, if it does."""
+        return tuple(NODES[family][1 if self.on_host else 254] for family in self.families)
+
+    @property
     def api_addresses(self) -> tuple[Address, ...]:
         """The API server as the workstation reaches it."""
         return tuple(OFFICE[family][20] for family in self.families)
@@ -165,6 +179,9 @@ class Topology:
         return tuple(NODES[family][2] for family in self.families)
 
 
-def make(nodes: int = 1, families: tuple[int, ...] = (4,), on_host: bool = False) -> Topology:
+def make(
+    nodes: int = 1, families: tuple[int, ...] = (4,), on_host: bool = False, upstream: bool = False
+) -> Topology:
     """Return a topology of that many nodes, `node-1` to `node-N` (1 to 200)."""
-    return Topology(tuple(Node(f"node-{n}", n, families) for n in range(1, nodes + 1)), families, on_host)
+    named = tuple(Node(f"node-{n}", n, families) for n in range(1, nodes + 1))
+    return Topology(named, families, on_host, upstream)
