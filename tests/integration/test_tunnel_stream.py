@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import os
 import socket
@@ -12,6 +13,7 @@ import pytest
 from tunnel_stage import Target, Tunnel, Verdict, abort, joined, read_all, readable, send
 
 from inroad.tunnel.api import Refusal
+from inroad.tunnel.pump import LOOK
 from inroad.tunnel.stream import serve_stream
 
 LOOPS = ("asyncio", "uvloop")
@@ -43,28 +45,56 @@ async def test_the_target_may_end_first() -> None:
             far.close()
 
 
-async def test_100_mb_each_way_at_once_arrive_whole() -> None:
+async def push(sock: socket.socket, block: bytes, times: int) -> None:
+    for _ in range(times):
+        await send(sock, block)
+    sock.shutdown(socket.SHUT_WR)
+
+
+async def pull(sock: socket.socket) -> str:
+    digest = hashlib.sha256()
+    while part := await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sock, 1 << 18), 10):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+async def test_100_mb_each_way_at_once_arrive_whole(lanes: int) -> None:
     block = os.urandom(1 << 20)
     want = hashlib.sha256(block * 100).hexdigest()
-
-    async def push(sock: socket.socket) -> None:
-        for _ in range(100):
-            await send(sock, block)
-        sock.shutdown(socket.SHUT_WR)
-
-    async def pull(sock: socket.socket) -> str:
-        digest = hashlib.sha256()
-        while part := await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sock, 1 << 18), 10):
-            digest.update(part)
-        return digest.hexdigest()
-
-    async with Tunnel() as tunnel:
+    async with Tunnel(lanes=lanes) as tunnel:
         with Target() as target:
             app, far = await joined(tunnel, target)
-            got = await asyncio.gather(pull(app), pull(far), push(app), push(far))
+            got = await asyncio.gather(pull(app), pull(far), push(app, block, 100), push(far, block, 100))
             assert got[:2] == [want, want]
             app.close()
             far.close()
+            if lanes == 2:
+                assert tunnel.bulk.stats()["lanes"] == 2
+
+
+async def test_a_lost_bulk_lane_resets_its_flows_and_the_link_goes_on() -> None:
+    async with Tunnel(lanes=2) as tunnel:
+        with Target() as target:
+            bulk_app, bulk_far = await joined(tunnel, target)
+            app, far = await joined(tunnel, target)
+            pushing = asyncio.ensure_future(push(bulk_app, bytes(1 << 20), 1000))
+            while tunnel.bulk._lane.bytes_out < 10 << 20:
+                await asyncio.get_running_loop().sock_recv(bulk_far, 1 << 18)
+            tunnel.bulk._sock.shutdown(socket.SHUT_RDWR)
+            with pytest.raises(ConnectionResetError):
+                await read_all(bulk_far)
+            with pytest.raises((ConnectionResetError, BrokenPipeError)):
+                await pushing
+            again_app, again_far = await joined(tunnel, target)
+            block = os.urandom(1 << 20)
+            got = await asyncio.gather(
+                pull(far), pull(again_far), push(app, b"x", 1), push(again_app, block, 9)
+            )
+            assert got[:2] == [hashlib.sha256(b"x").hexdigest(), hashlib.sha256(block * 9).hexdigest()]
+            await tunnel.join(await tunnel.new_link())
+            for sock in (bulk_app, bulk_far, app, far, again_app, again_far):
+                sock.close()
 
 
 @pytest.mark.parametrize("side", ["application", "target"])
@@ -112,6 +142,23 @@ async def test_an_upload_into_a_stalled_target_stops_and_others_go_on() -> None:
             )
             for sock in (app, far, other_app, other_far):
                 sock.close()
+
+
+async def test_an_application_that_resets_while_nobody_reads_it_is_noticed() -> None:
+    async with Tunnel() as tunnel:
+        with Target() as target:
+            app, far = await joined(tunnel, target)
+            with contextlib.suppress(TimeoutError):
+                while True:  # until the stalled target has stopped it
+                    await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(app, bytes(1 << 16)), 0.5)
+            abort(app)
+            for _ in range(int(LOOK * 30)):
+                if far.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET:
+                    break
+                await asyncio.sleep(0.1)
+            else:
+                pytest.fail("the target was not told")
+            far.close()
 
 
 async def test_refused_and_policy_and_nonsense() -> None:
@@ -194,8 +241,9 @@ async def test_udp_there_and_back_and_port_unreachable() -> None:
         assert await asyncio.wait_for(verdict.datagrams.get(), 5) is Refusal.REFUSED
 
 
-async def test_closing_the_link_sends_what_was_accepted_and_resets_what_ran() -> None:
-    async with Tunnel() as tunnel:
+@pytest.mark.parametrize("lanes", [1, 2])
+async def test_closing_the_link_sends_what_was_accepted_and_resets_what_ran(lanes: int) -> None:
+    async with Tunnel(lanes=lanes) as tunnel:
         with Target() as target:
             done_app, done_far = await joined(tunnel, target)
             open_app, open_far = await joined(tunnel, target)
@@ -215,7 +263,7 @@ async def test_closing_the_link_sends_what_was_accepted_and_resets_what_ran() ->
                 await read_all(open_app)
             for sock in (done_app, done_far, open_app, open_far, last):
                 sock.close()
-        assert tunnel.closed == ["quit"]
+        assert tunnel.closed == ["quit"] * lanes
         late = Verdict()
         tunnel.link.open(b"", late)
         assert await asyncio.wait_for(late.future, 1) is Refusal.LINK_DOWN

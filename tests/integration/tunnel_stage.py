@@ -45,29 +45,54 @@ class Verdict(Quiet):
 
 
 class Tunnel:
-    """Both ends of a link over TCP on loopback, a dialler at the far one."""
+    """Both ends of a link over TCP on loopback, a dialler at the far one; with a bulk lane if wanted."""
+
+    def __init__(self, max_dialing: int = 512, lanes: int = 1) -> None:
+        self.max_dialing = max_dialing
+        self.lanes = lanes
 
     async def __aenter__(self) -> Tunnel:
         listener = socket.create_server(("127.0.0.1", 0))
+        self.address = listener.getsockname()
         self.dialler = Dialler(LOOPBACK, max_dialing=self.max_dialing)
-        linked = asyncio.get_running_loop().create_future()
+        self.accepted: asyncio.Queue = asyncio.Queue()
         self.closed: list[str] = []
-
-        def on_link(link) -> None:
-            link.on_open = self.dialler.serve
-            link.on_closed = self.closed.append
-            linked.set_result(link)
-
-        self.listening = await serve_stream([listener], on_link)
-        sock = socket.create_connection(listener.getsockname())
-        self.link = await connect_stream(sock)
+        self.listening = await serve_stream([listener], self._on_link)
+        self.link = await self.new_link()
         self.down = asyncio.get_running_loop().create_future()
         self.link.on_closed = self.down.set_result
-        self.far = await linked
+        self.far = await self.accepted.get()
+        if self.lanes == 2:
+            self.bulk = await self.new_link()
+            await self.join(self.bulk)
         return self
 
-    def __init__(self, max_dialing: int = 512) -> None:
-        self.max_dialing = max_dialing
+    def _on_link(self, link) -> None:
+        def on_control(payload: bytes) -> None:
+            if payload == b"join as bulk lane":
+                self.far.adopt(link)
+                link.send_control(b"welcome")
+
+        link.on_open = self.dialler.serve
+        link.on_closed = self.closed.append
+        link.on_control = on_control
+        self.accepted.put_nowait(link)
+
+    async def new_link(self):
+        return await connect_stream(socket.create_connection(self.address))
+
+    async def join(self, bulk) -> None:
+        """Make `bulk` the second lane, as docs/protocol.md tells."""
+        welcome = asyncio.get_running_loop().create_future()
+
+        def on_control(payload: bytes) -> None:
+            self.link.adopt(bulk)
+            welcome.set_result(payload)
+
+        bulk.on_control = on_control
+        bulk.send_control(b"join as bulk lane")
+        assert await asyncio.wait_for(welcome, 5) == b"welcome"
+        self.far_bulk = await self.accepted.get()
 
     async def __aexit__(self, *exc) -> None:
         self.link.close("done")

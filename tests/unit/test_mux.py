@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from inroad.core import frames
 from inroad.core.flows import Quiet, Refusal
 from inroad.core.frames import ProtocolError, frame
+from inroad.core.lane import Lane
 from inroad.core.mux import Mux
 from inroad.core.mux_flow import MuxFlow
 from inroad.core.mux_input import PeerClosed
@@ -67,16 +68,18 @@ class Owner(Quiet):
 
 
 class Pair:
-    """Client and server with a wire each way. `run` carries bytes until nothing moves."""
+    """Client and server, and for each lane a wire each way. `run` carries bytes until nothing moves."""
 
     def __init__(self, eager: bool = True, accept: bool = True, **limits) -> None:
-        self.up, self.down = Wire(), Wire()
-        self.woken: set[Mux] = set()
+        self.woken: set[Lane] = set()
         self.now = 0.0
-        self.client = Mux(client=True, send=self.up.take, wake=lambda: self.woken.add(self.client), **limits)
-        self.server = Mux(
-            client=False, send=self.down.take, wake=lambda: self.woken.add(self.server), **limits
-        )
+        self.up, self.down = Wire(), Wire()
+        self.client = self.mux(True, self.up, **limits)
+        self.server = self.mux(False, self.down, **limits)
+        self.wires = [
+            (self.up, self.client.main, self.server.main),
+            (self.down, self.server.main, self.client.main),
+        ]
         self.served: list[Owner] = []
         self.requests: list[bytes] = []
         self.errors: list[Exception] = []
@@ -92,31 +95,50 @@ class Pair:
         for mux in (self.client, self.server):
             mux.on_handler_error = self.errors.append
 
+    def mux(self, client: bool, wire: Wire, **limits) -> Mux:
+        mux = Mux(client=client, send=wire.take, wake=lambda: self.woken.add(mux.main), **limits)
+        return mux
+
+    def add_bulk(self) -> None:
+        up, down = Wire(), Wire()
+        client, server = self.mux(True, up).main, self.mux(False, down).main
+        # `wake` of the new lanes adds `mux.main`: of the mux that they were made for, so themselves.
+        self.client.add_bulk(client)
+        self.server.add_bulk(server)
+        self.wires += [(up, client, server), (down, server, client)]
+
     def open(self, request: bytes = b"", eager: bool = True) -> Owner:
         owner = Owner(eager=eager)
         owner.flow = self.client.open(request, owner)
         return owner
 
     def flush(self) -> None:
-        for mux in list(self.woken):
-            self.woken.discard(mux)
-            mux.main.flush(self.now)
+        for lane in list(self.woken):
+            self.woken.discard(lane)
+            lane.flush(self.now)
 
-    def carry(self, wire: Wire, mux: Mux, size: int | None = None) -> bool:
+    def carry(self, wire: Wire, lane: Lane, size: int | None = None) -> bool:
+        """Deliver up to `size` bytes of the wire."""
         piece = bytes(wire.content[:size])
         del wire.content[:size]
         if wire.kept is not None:
             wire.kept += piece
         if piece:
-            mux.main.receive(memoryview(piece), self.now)
-            mux.main.flush(self.now)
+            lane.receive(memoryview(piece), self.now)
+            lane.flush(self.now)
         return bool(piece)
 
     def run(self) -> None:
         moved = True
         while moved:
             self.flush()
-            moved = self.carry(self.up, self.server) | self.carry(self.down, self.client) | bool(self.woken)
+            moved = bool(sum(self.carry(wire, to) for wire, _, to in self.wires) or self.woken)
+
+    def unblock(self) -> None:
+        """Every wire takes everything from now on."""
+        for wire, sender, _ in self.wires:
+            wire.room = 1 << 60
+            sender.writable(self.now)
 
 
 def test_a_conversation() -> None:
@@ -339,51 +361,115 @@ def test_a_peer_that_asks_and_does_not_read_is_cut_off() -> None:
             pair.server.main.flush(0.0)
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.data())
-def test_every_byte_arrives_in_order_whatever_the_pieces(data: st.DataObject) -> None:
+def test_bulk_moves_to_the_second_lane_and_returns_when_it_is_quiet() -> None:
+    pair = Pair()
+    pair.add_bulk()
+    (bulk_up, *_) = pair.wires[2]
+    pair.up.kept, bulk_up.kept = bytearray(), bytearray()
+    big, small = pair.open(), pair.open()
+    pair.run()
+    for _ in range(8):
+        big.flow.write(FLOOD[:100_000])
+        small.flow.write(b"small")
+        pair.run()
+    big.flow.write(b"still bulk")
+    pair.run()
+    assert pair.served[0].received == FLOOD[:100_000] * 8 + b"still bulk"
+    assert pair.served[1].received == b"small" * 8
+    on_bulk = {flow_id for flow_id, kind, _ in parse(bulk_up.kept) if kind == frames.DATA}
+    assert on_bulk == {big.flow.id}
+    assert len(pair.up.kept) < 400_000 < len(bulk_up.kept)
+    assert [kind for _, kind, _ in parse(pair.up.kept)].count(frames.LANE) == 1
+    pair.up.kept.clear()
+    pair.now = 10.0
+    pair.client.tick(pair.now)
+    big.flow.write(b"quiet again")
+    pair.run()
+    assert (big.flow.id, frames.DATA, b"quiet again") in parse(pair.up.kept)
+    assert bytes(pair.served[0].received).endswith(b"still bulkquiet again")
+
+
+def test_bytes_that_overtake_the_change_of_lane_wait_for_it() -> None:
+    pair = Pair()
+    pair.add_bulk()
+    (bulk_up, _, bulk_in) = pair.wires[2]
+    client = pair.open()
+    pair.run()
+    for piece in (FLOOD[:300_000], b"tail"):
+        client.flow.write(piece, piece == b"tail")
+    pair.flush()
+    assert bulk_up.content
+    while pair.carry(bulk_up, bulk_in, 1000):
+        pass
+    assert pair.served[0].received == b"" and pair.served[0].log == []
+    pair.run()
+    assert pair.served[0].received == FLOOD[:300_000] + b"tail"
+    assert pair.served[0].log == ["eof"]
+
+
+def test_losing_the_bulk_lane_costs_the_flows_on_it() -> None:
+    pair = Pair()
+    pair.add_bulk()
+    big, small = pair.open(), pair.open()
+    pair.run()
+    big.flow.write(FLOOD[:300_000])
+    pair.run()
+    assert [flow.id for flow in pair.client.lose_bulk()] == [big.flow.id]
+    assert [flow.id for flow in pair.server.lose_bulk()] == [big.flow.id]
+    del pair.wires[2:]
+    small.flow.write(FLOOD[:300_000])
+    pair.run()
+    assert pair.served[1].received == FLOOD[:300_000]
+    assert list(pair.client.flows) == [small.flow.id]
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_every_byte_arrives_in_order_whatever_the_pieces(lanes: int, data: st.DataObject) -> None:
     """Random writes on several flows both ways, random fragmentation, random room, random readers."""
-    pair = Pair(eager=False, window=data.draw(st.integers(1, 5000), "window"))
+    pair = Pair(eager=False, window=data.draw(st.integers(1, 5000) | st.just(600_000), "window"))
+    if lanes == 2:
+        pair.add_bulk()
     clients = [pair.open(eager=False) for _ in range(data.draw(st.integers(1, 4), "flows"))]
     pair.run()
     ends = [*clients, *pair.served]
     sent = {id(end): bytearray() for end in ends}
-    unread = {id(end): 0 for end in ends}
-    steps = st.sampled_from(["write", "carry", "consume", "room", "flush"])
+    steps = st.sampled_from(["write", "flood", "carry", "consume", "room", "flush", "time"])
     for step in data.draw(st.lists(steps, max_size=60), "steps"):
         end = data.draw(st.sampled_from(ends))
-        if step == "write" and not end.flow.waiting:
-            piece = FLOOD[: data.draw(st.integers(0, 20_000))]
+        if step in ("write", "flood") and not end.flow.waiting:
+            piece = FLOOD[: data.draw(st.integers(0, 20_000 if step == "write" else 400_000))]
             end.flow.write(piece)
             sent[id(end)] += piece
         elif step == "carry":
-            wire, mux = data.draw(st.sampled_from([(pair.up, pair.server), (pair.down, pair.client)]))
-            pair.carry(wire, mux, data.draw(st.integers(1, 9000)))
+            wire, _, to = data.draw(st.sampled_from(pair.wires))
+            pair.carry(wire, to, data.draw(st.integers(1, 9000) | st.just(300_000)))
         elif step == "consume":
-            size = len(end.received) - unread[id(end)]
-            unread[id(end)] += size
-            end.flow.consumed(size)
+            end.flow.consumed(end.flow.held)
         elif step == "room":
-            wire, mux = data.draw(st.sampled_from([(pair.up, pair.client), (pair.down, pair.server)]))
-            wire.room = data.draw(st.integers(0, 3000))
-            mux.main.writable(pair.now)
+            wire, sender, _ = data.draw(st.sampled_from(pair.wires))
+            wire.room = data.draw(st.integers(0, 3000) | st.just(500_000))
+            sender.writable(pair.now)
+        elif step == "time":
+            pair.now += data.draw(st.floats(0, 5))
+            data.draw(st.sampled_from([pair.client, pair.server])).tick(pair.now)
         else:
             pair.flush()
-    pair.up.room = pair.down.room = 1 << 60
     for end in ends:
         end.flow.write_eof()
-    for mux in (pair.client, pair.server):
-        mux.main.writable(pair.now)
+    pair.unblock()
+    pair.run()
     while any("eof" not in end.log for end in ends):
         before = [len(end.received) for end in ends]
-        pair.run()
         for end in ends:
-            end.flow.consumed(len(end.received) - unread[id(end)])
-            unread[id(end)] = len(end.received)
+            end.flow.consumed(end.flow.held)
         pair.run()
-        assert before != [len(end.received) for end in ends] or all("eof" in end.log for end in ends), "stuck"
+        done = all("eof" in end.log for end in ends)
+        assert done or before != [len(end.received) for end in ends], "stuck"
     for client, server in zip(clients, pair.served, strict=True):
         assert client.received == sent[id(server)]
         assert server.received == sent[id(client)]
-    assert not pair.client.flows and not pair.server.flows
-    assert not pair.client.pending_size and not pair.server.pending_size
+    for mux in (pair.client, pair.server):
+        assert not mux.flows and not mux.pending_size
+        assert mux.held == sum(end.flow.held for end in ends if end.flow.mux is mux)

@@ -27,6 +27,7 @@ URGENT_DATA = 256 * 1024
 URGENT_LIMIT = 16 * 1024 * 1024
 """Answers that the peer asked for but does not read end the link."""
 MAX_PINGS = 64
+PING_SIZE = 16
 PING_PAUSE = 0.1
 """Seconds between two PINGs of a side that only receives."""
 
@@ -70,6 +71,12 @@ class Lane:
             self.awake = True
             self.wake()
 
+    def send_control(self, payload: bytes) -> None:
+        """Send a control message; raises ValueError when it is too large to be one."""
+        if len(payload) > frames.MAX_CONTROL:
+            raise ValueError(f"a control message of {len(payload)} bytes, at most {frames.MAX_CONTROL}")
+        self.put(0, frames.CONTROL, payload)
+
     def queue(self, flow: MuxFlow) -> None:
         """Give the flow its place in the ring of those that have something to send."""
         if not flow.queued and flow.sendable():
@@ -99,6 +106,15 @@ class Lane:
     def drained(self) -> bool:
         """Whether everything has gone to `send`."""
         return not (self.urgent or self._head or self._ring)
+
+    def settle(self, now: float) -> bool:
+        """Whether the peer has confirmed everything; asks it to if nothing else does."""
+        if not self.drained() or self.pace.outstanding:
+            return False
+        if self.bytes_out == self._pinged_at + PING_SIZE:
+            return True
+        self.ping(now)
+        return False
 
     # Bytes out
 
@@ -152,7 +168,7 @@ class Lane:
             self.bytes_out += len(part) + frames.HEADER_SIZE
         flow.credit -= size
         if self.bytes_out - self._pinged_at >= self.pace.interval:
-            self._mark(parts, size < len(data), self.mux.now)
+            self._add_ping(parts, size < len(data), self.mux.now)
         self._transmit(parts)
         # The writer's buffer is its own again after this call.
         self._head = [bytes(part) if isinstance(part, memoryview) else part for part in self._head]
@@ -180,7 +196,7 @@ class Lane:
         unmarked = self.bytes_out - self._pinged_at
         # Without an answer to come nothing would say when there is room again.
         if unmarked >= self.pace.interval or (unmarked and ring and not self.pace.outstanding):
-            self._mark(parts, bool(ring), now)
+            self._add_ping(parts, bool(ring), now)
         return parts
 
     def _transmit(self, parts: list[Buffer]) -> None:
@@ -197,23 +213,25 @@ class Lane:
 
     def ping(self, now: float) -> None:
         """Measure the round trip; the answer also shows that the peer lives."""
-        parts: list[Buffer] = []
-        self._mark(parts, False, now)
-        for part in parts:
-            self.put_data(b"", part)
+        if self.pace.outstanding < MAX_PINGS:
+            self.put_data(self._ping_frame(False, now), b"")
 
     def ping_sometimes(self) -> None:
         """Measure the round trip if that was long ago: for a side that only receives."""
         if not self.pace.outstanding and self.mux.now - self._ping_time >= PING_PAUSE:
             self.ping(self.mux.now)
 
-    def _mark(self, parts: list[Buffer], limited: bool, now: float) -> None:
+    def _add_ping(self, parts: list[Buffer], limited: bool, now: float) -> None:
         if self.pace.outstanding < MAX_PINGS:
-            self._ping_count += 1
-            self._pinged_at = self.bytes_out
-            self._ping_time = now
-            self.pace.mark(self.bytes_out, limited, now)
-            parts.append(frames.frame(0, frames.PING, self._ping_count.to_bytes(8, "big")))
+            parts.append(self._ping_frame(limited, now))
+            self.bytes_out += PING_SIZE
+
+    def _ping_frame(self, limited: bool, now: float) -> bytes:
+        self._ping_count += 1
+        self._pinged_at = self.bytes_out
+        self._ping_time = now
+        self.pace.mark(self.bytes_out, limited, now)
+        return frames.frame(0, frames.PING, self._ping_count.to_bytes(8, "big"))
 
     def pong(self, payload: memoryview, now: float) -> None:
         """The peer answered a PING, which can only be the oldest one."""

@@ -78,6 +78,8 @@ class Mux:
         self._starved: list[MuxFlow] = []
         self.main = Lane(self, send, wake)
         self.bulk: Lane | None = None
+        self.on_bulk: set[MuxFlow] = set()
+        """Flows that send on the bulk lane."""
 
     # What the owner of the link asks for
 
@@ -94,20 +96,19 @@ class Mux:
         self.main.put(flow_id, frames.OPEN, frames.pack_number(flow.window) + request)
         return flow
 
-    def send_control(self, payload: bytes) -> None:
-        """Send a control message; raises ValueError when it is too large to be one."""
-        if len(payload) > frames.MAX_CONTROL:
-            raise ValueError(f"a control message of {len(payload)} bytes, at most {frames.MAX_CONTROL}")
-        self.main.put(0, frames.CONTROL, payload)
-
     def goodbye(self, reason: str) -> None:
         """Tell the peer that the link ends here and why; nothing may follow."""
         self.main.put(0, frames.RESET, reason.encode()[: frames.MAX_DETAIL])
 
-    def drained(self) -> bool:
-        """Whether everything that was accepted has gone out."""
-        lanes = [self.main] if self.bulk is None else [self.main, self.bulk]
-        return not self.pending_size and all(lane.drained() for lane in lanes)
+    def drained(self, now: float) -> bool:
+        """Whether everything that was accepted has gone out, and nothing on the bulk lane can come late."""
+        return not self.pending_size and self.main.drained() and (self.bulk is None or self.bulk.settle(now))
+
+    def tick(self, now: float) -> None:
+        """To be called every few seconds: flows that became quiet return to the main lane."""
+        self.now = now
+        if self.on_bulk:
+            self.on_bulk = {flow for flow in self.on_bulk if not flow.gone and not flow.return_if_quiet()}
 
     def abandon(self) -> list[MuxFlow]:
         """Forget every flow and return them: the link is no more."""
@@ -149,6 +150,7 @@ class Mux:
         self.pending_size -= flow.pending_size
         flow.pending_size = 0
         self._grown -= flow.window - flow.first_window
+        self.on_bulk.discard(flow)
         if self.flows.pop(flow.id, None) and (flow.id ^ self.next_id) & 1:
             self.peer_flows -= 1
         if self._starved:

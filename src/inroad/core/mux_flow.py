@@ -26,7 +26,7 @@ DATAGRAM_QUEUE = 256 * 1024
 """Bytes of datagrams that wait in one flow; what comes on top is dropped and counted."""
 BULK_AFTER = 256 * 1024
 """Bytes after which a flow moves to the bulk lane, if there is one ..."""
-QUIET = 0.5
+QUIET = 2.0
 """... and the seconds without bulk after which it returns."""
 
 _DATA = frames.DATA << 24
@@ -154,7 +154,8 @@ class MuxFlow:
         lane = self.lane
         if size <= SHORT and size <= self.credit and not self.pending_size:
             if self.round != lane.round:
-                lane = self._begin_round()
+                self.round = lane.round
+                self.burst = 0
             self.burst += size
             if self.burst <= lane.pace.burst and lane.urgent_room():
                 self.credit -= size
@@ -216,14 +217,12 @@ class MuxFlow:
 
     # Changing lanes
 
-    def _begin_round(self) -> Lane:
-        """The lane's round trip is over: a short write counts as the first again."""
-        lane, main = self.lane, self.mux.main
-        if lane is not main and not self.pending_size and self.mux.now - self.bulk_at > QUIET:
-            self._change_lane(main)
-        self.round = self.lane.round
-        self.burst = 0
-        return self.lane
+    def return_if_quiet(self) -> bool:
+        """Go back to the main lane after a while without bulk; whether it is there."""
+        mux = self.mux
+        if not self.eof_state and not self.pending_size and mux.now - self.bulk_at > QUIET:
+            self._change_lane(mux.main)
+        return self.lane is mux.main
 
     def _count_bulk(self, size: int) -> None:
         mux = self.mux
@@ -233,10 +232,11 @@ class MuxFlow:
         self.bulk_bytes += size
         if self.bulk_bytes > BULK_AFTER and mux.bulk not in (None, self.lane) and self.opened:
             self._change_lane(mux.bulk)
+            mux.on_bulk.add(self)
 
     def _change_lane(self, lane: Lane | None) -> None:
         """Say on the present lane that what follows comes on the other; the receiver keeps the order."""
-        if lane is not None and not self.datagrams:
+        if lane is not None and lane is not self.lane and not self.datagrams:
             self.lane.put(self.id, frames.LANE, b"")
             self.lane = lane
             self.queued = False

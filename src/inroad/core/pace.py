@@ -98,7 +98,9 @@ class Pace:
         self._probe_round = -2
         self._probe_sum, self._probe_count = 0.0, 0
         self._target = 0.0
-        self._begin_round()
+        self._round_rate = 0.0
+        self._round_low = math.inf
+        self._limited = False
         self._set_cap(INITIAL)
 
     @property

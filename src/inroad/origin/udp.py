@@ -33,7 +33,7 @@ class UdpAssociation(Quiet):
         self._loop = loop
         self._sock = sock
         self._flow = flow
-        self._buffer = shared_buffer()
+        self._buffer = shared_buffer(loop)
         self._last = time.monotonic()
         self.dropped = 0
         level, option = _DISCOVER[sock.family]

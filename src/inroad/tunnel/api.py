@@ -39,6 +39,9 @@ class Flow(Protocol):
         With `eof` nothing follows: FIN travels with these bytes and arrives with them.
         """
 
+    def read_size(self) -> int:
+        """How many bytes are worth reading for the next `write`; 0: wait for `flow_writable`."""
+
     def write_eof(self) -> None:
         """Send FIN after what was written; the other direction stays open."""
 
@@ -70,5 +73,12 @@ class Link(Protocol):
     def close(self, reason: str = "") -> None:
         """Close the link orderly: accepted bytes are sent first."""
 
+    def adopt(self, bulk: Link) -> None:
+        """Send and receive bulk over another link of the same peer, which has carried no flow.
+
+        Both ends do so: docs/protocol.md, "Two lanes". When the second link ends, the flows that used it
+        are reset and this one goes on without.
+        """
+
     def stats(self) -> dict[str, float]:
-        """Return rtt_ms, bytes_in, bytes_out, flows, dropped_datagrams."""
+        """Return rtt_ms, bytes_in, bytes_out, flows, dropped_datagrams, and more for status."""

@@ -18,7 +18,7 @@ from inroad.core.frames import ProtocolError
 from inroad.core.mux import Mux
 from inroad.core.mux_flow import Buffer, MuxFlow
 from inroad.core.mux_input import PeerClosed
-from inroad.tunnel.api import Flow
+from inroad.tunnel.api import Flow, Link
 
 log = structlog.get_logger(__name__)
 
@@ -57,6 +57,8 @@ class MuxLink:
         self._reason = ""
         self._mux = Mux(client=client, send=self._send, wake=self._wake, now=time.monotonic())
         self._lane = self._mux.main
+        self._main: MuxLink = self  # another link, when this one is its bulk lane
+        self._bulk: MuxLink | None = None
         self._mux.on_open = self._opened
         self._mux.on_control = self._control
         self._mux.on_handler_error = self._handler_error
@@ -78,7 +80,7 @@ class MuxLink:
     def send_control(self, payload: bytes) -> None:
         """Send a control message; it overtakes bulk data."""
         if self._state == OPEN:
-            self._mux.send_control(payload)
+            self._lane.send_control(payload)
 
     def close(self, reason: str = "") -> None:
         """Close the link orderly: accepted bytes are sent first, then the peer is told why."""
@@ -88,16 +90,30 @@ class MuxLink:
             self._loop.call_later(DRAIN, self._down, self._reason)
             self._wake()
 
+    def adopt(self, bulk: Link) -> None:
+        """Send and receive bulk over another link of the same peer, which has carried no flow."""
+        if not isinstance(bulk, MuxLink) or bulk._mux.flows or self._bulk is not None:
+            raise ValueError("the bulk lane has to be an unused link, and the only one")
+        self._bulk = bulk
+        bulk._main = self
+        bulk._mux = self._mux
+        self._mux.add_bulk(bulk._lane)
+
     def stats(self) -> dict[str, float]:
-        """Return rtt_ms, bytes_in, bytes_out, flows, dropped_datagrams."""
+        """Return rtt_ms, bytes_in, bytes_out, lanes, flows, dropped_datagrams, shed_flows (reset because
+        too much waited for slow readers), and the bytes in in_flight_cap, held (for slow readers), pending.
+        """
         mux = self._mux
+        lanes = [self._lane] if mux.bulk is None else [mux.main, mux.bulk]
         return {
             "rtt_ms": self._lane.pace.rtt * 1000,
-            "bytes_in": self._lane.bytes_in,
-            "bytes_out": self._lane.bytes_out,
+            "bytes_in": sum(lane.bytes_in for lane in lanes),
+            "bytes_out": sum(lane.bytes_out for lane in lanes),
+            "lanes": len(lanes),
             "flows": len(mux.flows),
             "dropped_datagrams": mux.dropped_datagrams,
-            "in_flight_cap": self._lane.pace.cap,
+            "shed_flows": mux.shed_flows,
+            "in_flight_cap": sum(lane.pace.cap for lane in lanes),
             "held": mux.held,
             "pending": mux.pending_size,
         }
@@ -123,22 +139,15 @@ class MuxLink:
             self._lane.receive(data, now)
             self._lane.flush(now)
         except ProtocolError as error:
-            self._broke(f"protocol error: {error}")
+            self._main._broke(f"protocol error: {error}")
         except PeerClosed as goodbye:
             self._down(str(goodbye))
-        if self._state == DRAINING:
-            self._drain()
+        if self._main._state == DRAINING:
+            self._main._drain()
 
     def _room(self) -> None:
         """`_send` can take bytes again."""
-        if self._state == CLOSED:
-            return
-        try:
-            self._lane.writable(time.monotonic())
-        except ProtocolError as error:
-            self._broke(f"protocol error: {error}")
-        if self._state == DRAINING:
-            self._drain()
+        self._flush(room=True)
 
     def _lost(self, reason: str) -> None:
         """The carrier ended: by its error, or because the peer closed it."""
@@ -149,15 +158,16 @@ class MuxLink:
     def _wake(self) -> None:
         self._loop.call_soon(self._flush)
 
-    def _flush(self) -> None:
+    def _flush(self, room: bool = False) -> None:
         if self._state == CLOSED:
             return
+        now = time.monotonic()
         try:
-            self._lane.flush(time.monotonic())
+            self._lane.writable(now) if room else self._lane.flush(now)
         except ProtocolError as error:
-            self._broke(f"protocol error: {error}")
-        if self._state == DRAINING:
-            self._drain()
+            self._main._broke(f"protocol error: {error}")
+        if self._main._state == DRAINING:
+            self._main._drain()
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -167,13 +177,15 @@ class MuxLink:
             return
         if silent >= TICK:
             self._lane.ping(now)
+        self._mux.tick(now)
         self._tick_handle = self._loop.call_later(TICK, self._tick)
 
     def _drain(self) -> None:
-        if self._mux.drained():
+        now = time.monotonic()
+        if self._mux.drained(now):
             self._state = SAID_GOODBYE
             self._mux.goodbye(self._reason)
-            self._lane.flush(time.monotonic())
+            self._lane.flush(now)
             self._end_output()
 
     def _broke(self, reason: str) -> None:
@@ -192,11 +204,20 @@ class MuxLink:
         self._reason = reason
         self._tick_handle.cancel()
         self._release()
+        if self._bulk is not None:
+            self._bulk._down(reason)
         # Later, because the owner of a flow may be the one who is calling.
         self._loop.call_soon(self._tell_owners)
 
     def _tell_owners(self) -> None:
-        for flow in self._mux.abandon():
+        if self._main is self:
+            flows = self._mux.abandon()
+        elif self._main._state == CLOSED:
+            flows = []  # the main lane's owners are told by it
+        else:
+            self._main._bulk = None
+            flows = self._mux.lose_bulk()
+        for flow in flows:
             try:
                 if flow.ours and not flow.opened:
                     flow.handler.flow_refused(Refusal.LINK_DOWN, self._reason)

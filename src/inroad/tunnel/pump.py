@@ -2,7 +2,7 @@
 
 Half-close passes each way, a reset stays a reset (never a FIN, never a hang), and back-pressure goes
 through: the socket is not read while the flow can't send, and credit goes back to the far side only
-when bytes have left for the kernel. One read buffer serves all pumps of a thread, because nothing is
+when bytes have left for the kernel. One read buffer serves all pumps of a loop, because nothing is
 kept in it after the call that filled it.
 """
 
@@ -13,7 +13,7 @@ import contextlib
 import errno
 import socket
 import struct
-import threading
+import weakref
 
 from inroad.core.flows import Refusal
 from inroad.tunnel.api import Flow
@@ -30,23 +30,53 @@ _TCP_INFO = getattr(socket, "TCP_INFO", 11)
 CUT_GRACE = 5.0
 CUT_LOOK = 0.05
 """Seconds that bytes have to reach the application after the link ended, and between two looks."""
-_shared = threading.local()
+LOOK = 2.0
+"""Seconds between two looks at the sockets that are not read: their event loop says nothing of them."""
 
 
-def shared_buffer() -> memoryview:
-    """This thread's read buffer; nobody keeps anything in it."""
-    try:
-        buffer: memoryview = _shared.buffer
-    except AttributeError:
-        buffer = _shared.buffer = memoryview(bytearray(READ_SIZE))
-    return buffer
+class _Shared:
+    """What the pumps of one event loop share: a read buffer, and who is not reading."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.buffer = memoryview(bytearray(READ_SIZE))
+        self.idle: set[SocketPump] = set()
+        self._looking = False
+
+    def paused(self, pump: SocketPump) -> None:
+        """Look after a socket that nobody reads: its peer may reset it."""
+        self.idle.add(pump)
+        if not self._looking:
+            self._looking = True
+            self.loop.call_later(LOOK, self._look)
+
+    def _look(self) -> None:
+        for pump in [*self.idle]:
+            pump.look()
+        self._looking = bool(self.idle)
+        if self._looking:
+            self.loop.call_later(LOOK, self._look)
+
+
+_per_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared] = weakref.WeakKeyDictionary()
+
+
+def _shared(loop: asyncio.AbstractEventLoop) -> _Shared:
+    shared = _per_loop.get(loop)
+    if shared is None:
+        shared = _per_loop[loop] = _Shared(loop)
+    return shared
+
+
+def shared_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
+    """The loop's read buffer; nobody keeps anything in it."""
+    return _shared(loop).buffer
 
 
 class SocketPump:
     """A socket and its flow until both directions have ended. Implements `FlowHandler`."""
 
     __slots__ = (
-        "_buffer",
         "_closed",
         "_cut",
         "_eof_from_flow",
@@ -56,6 +86,7 @@ class SocketPump:
         "_out",
         "_reading",
         "_reads",
+        "_shared",
         "_sock",
         "_waiting",
         "_writing",
@@ -65,7 +96,7 @@ class SocketPump:
         self._loop = loop
         self._sock = sock
         self._flow = flow
-        self._buffer = shared_buffer()
+        self._shared = _shared(loop)
         self._out: bytearray | None = None
         self._reads = 0
         self._waiting = False
@@ -90,6 +121,7 @@ class SocketPump:
     def _read_on(self) -> None:
         if not self._reading and not self._eof_from_socket and not self._closed:
             self._reading = True
+            self._shared.idle.discard(self)
             self._loop.add_reader(self._sock, self._readable)
 
     def _read_no_more(self) -> None:
@@ -98,14 +130,16 @@ class SocketPump:
             self._loop.remove_reader(self._sock)
 
     def _readable(self) -> None:
-        if self._waiting:
+        limit = 0 if self._waiting else self._flow.read_size()
+        if not limit:
             # Only now: most waits end before the next byte comes, and cost no system call.
             self._read_no_more()
+            self._shared.paused(self)
             return
-        buffer = self._buffer
+        buffer = self._shared.buffer
         eof = False
         try:
-            size = self._sock.recv_into(buffer)
+            size = self._sock.recv_into(buffer, limit)
             if self._reads < YOUNG_READS and size:
                 self._reads += 1
                 more = self._more(size)
@@ -130,7 +164,7 @@ class SocketPump:
         if size == READ_SIZE:
             return -1
         try:
-            return self._sock.recv_into(self._buffer[size:])
+            return self._sock.recv_into(self._shared.buffer[size:])
         except OSError as error:
             if error.errno not in _AGAIN:
                 raise
@@ -140,6 +174,15 @@ class SocketPump:
         """Read the socket again."""
         self._waiting = False
         self._read_on()
+
+    def look(self) -> None:
+        """Find out whether the socket, which is not read, was reset."""
+        try:
+            code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        except OSError:
+            code = errno.ECONNRESET
+        if code:
+            self._fail()
 
     # From the flow to the socket
 
@@ -246,6 +289,7 @@ class SocketPump:
         if self._closed:
             return
         self._closed = True
+        self._shared.idle.discard(self)
         if self._out:
             self._flow.consumed(len(self._out))
             self._out = None
