@@ -10,15 +10,29 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import msgspec
 import structlog
 
 from inroad import __version__
 from inroad.core import messages
-from inroad.core.messages import ClusterInfo, Connected, Control, Hello, Lookup, LookupReply, NamesChanged
+from inroad.core.messages import (
+    Agents,
+    ClusterInfo,
+    Connected,
+    Control,
+    Hello,
+    Lookup,
+    LookupReply,
+    NamesChanged,
+    Ticket,
+    TicketRequest,
+)
+from inroad.manager.agents import AgentRegistry
+from inroad.manager.identity import NotProved
 from inroad.origin.dial import Dialler
-from inroad.tunnel.api import Flow, FlowHandler, Link
+from inroad.tunnel.api import Flow, FlowHandler, Link, Quiet, Refusal
 
 MAX_LOOKUPS_IN_FLIGHT = 4_096
 """Per client; a lookup beyond it is answered with an error at once."""
@@ -26,15 +40,26 @@ MAX_LOOKUPS_IN_FLIGHT = 4_096
 log = structlog.get_logger()
 
 Answer = Callable[[Lookup], Awaitable[LookupReply]]
+GiveTicket = Callable[[TicketRequest], Ticket]
+"""Issue a ticket with what its agent needs; raises `NotProved`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What clients are served with."""
+
+    dialler: Dialler
+    answer: Answer
+    agents: AgentRegistry
+    give_ticket: GiveTicket
 
 
 class Clients:
     """All connected clients; hands each the newest `ClusterInfo` and everything that follows."""
 
-    def __init__(self, *, pod: str, dialler: Dialler, answer: Answer) -> None:
+    def __init__(self, pod: str, services: Services) -> None:
         self.pod = pod
-        self.dialler = dialler
-        self.answer = answer
+        self.services = services
         self.cluster = ClusterInfo(generation=0)
         self._clients: set[Client] = set()
 
@@ -53,6 +78,12 @@ class Clients:
         """Push the newest state to every client that has said hello."""
         self.cluster = cluster
         payload = messages.encode(cluster)
+        for client in self._clients:
+            client.push(payload)
+
+    def publish_agents(self, agents: Agents) -> None:
+        """Push the newest set of agents to every client that has said hello."""
+        payload = messages.encode(agents)
         for client in self._clients:
             client.push(payload)
 
@@ -87,8 +118,16 @@ class Client:
             self.link.send_control(payload)
 
     def on_open(self, flow: Flow, request: bytes) -> FlowHandler:
-        """A flow of the client: dial from this pod."""
-        return self.clients.dialler.serve(flow, request)
+        """A flow of the client: dial from this pod, or have an agent do it."""
+        services = self.clients.services
+        try:
+            dial = messages.decode_dial(request)
+        except msgspec.MsgspecError as error:
+            flow.refuse(Refusal.BAD_REQUEST, str(error))
+            return Quiet()
+        if dial.via:
+            return services.agents.open(flow, dial)
+        return services.dialler.serve(flow, request)
 
     def on_control(self, payload: bytes) -> None:
         """Handle one control message; a malformed one is answered, not obeyed."""
@@ -107,6 +146,8 @@ class Client:
                 self.namespace = namespace
             case Lookup():
                 self._look_up(message)
+            case TicketRequest():
+                self._give_ticket(message)
             case _:
                 self.link.send_control(messages.encode(messages.Problem("not expected from a client")))
 
@@ -128,6 +169,7 @@ class Client:
             pod=self.clients.pod,
         )
         self.link.send_control(messages.encode(welcome))
+        self.link.send_control(messages.encode(self.clients.services.agents.current()))
         if self.clients.cluster.generation:
             self.link.send_control(messages.encode(self.clients.cluster))
         log.info("client connected", session=self.session, namespace=self.namespace, software=hello.software)
@@ -142,8 +184,19 @@ class Client:
         task.add_done_callback(self._lookups.discard)
 
     async def _answer(self, lookup: Lookup) -> None:
-        reply = await self.clients.answer(lookup)
+        services = self.clients.services
+        reply = await services.agents.look_up(lookup) if lookup.via else None
+        if reply is None:
+            reply = await services.answer(lookup)
         self.link.send_control(messages.encode(reply))
+
+    def _give_ticket(self, request: TicketRequest) -> None:
+        try:
+            ticket = self.clients.services.give_ticket(request)
+        except NotProved as error:
+            ticket = Ticket(request.id, error=str(error))
+        log.info("ticket given", session=self.session, namespace=request.namespace, pod=request.pod)
+        self.link.send_control(messages.encode(ticket))
 
     def on_closed(self, reason: str) -> None:
         """The link is gone, and with it every flow and lookup of this client."""

@@ -1,0 +1,144 @@
+"""The traffic-agent: looks up names and dials from the network namespace of the pod it lives in.
+
+It listens on nothing. It dials the traffic-manager over TLS, proves which pod it is in, and serves what
+comes over that link; when the link breaks it makes another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import Mapping
+from dataclasses import replace
+
+import msgspec
+import structlog
+
+from inroad import logs
+from inroad.agent.identity import Identity, TokenMissing, hello_of, server_context
+from inroad.core import messages
+from inroad.core.errors import ConfigInvalid, InroadError
+from inroad.core.messages import Lookup, LookupReply, Problem, Welcome
+from inroad.origin.dial import Dialler
+from inroad.origin.lookup import LookupService
+from inroad.tunnel.tls import TlsLink, connect_tls
+
+FIRST_RETRY, LONGEST_RETRY = 0.2, 5.0
+"""Seconds between attempts; short, so that a new manager has its agents back within 3 s."""
+MAX_LOOKUPS = 1_024
+
+log = structlog.get_logger()
+
+
+class Rejected(Exception):
+    """The manager does not admit this agent, whatever it tries."""
+
+
+class Agent:
+    """Keeps one link to the manager and serves it."""
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+        self._dialler = Dialler()
+        self._lookups = LookupService()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self) -> None:
+        """Serve until cancelled; raises `Rejected`."""
+        pause = FIRST_RETRY
+        while True:
+            try:
+                why = await self._serve_link()
+                pause = FIRST_RETRY
+            except (OSError, TokenMissing) as error:
+                why = str(error)
+            log.info("no link to the traffic-manager", reason=why, next_attempt_s=round(pause, 1))
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+            pause = min(pause * 2, LONGEST_RETRY)
+
+    async def _serve_link(self) -> str:
+        """Serve one link to its end; returns why it ended."""
+        over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        hello = messages.encode(hello_of(self._identity))
+
+        def on_closed(reason: str) -> None:
+            if not over.done():
+                over.set_result(reason)
+
+        def set_up(link: TlsLink) -> None:
+            link.on_open = self._dialler.serve
+            link.on_control = lambda payload: self._on_control(link, payload, over)
+            link.on_closed = on_closed
+            link.send_control(hello)
+
+        host, port = self._identity.manager
+        context = server_context(self._identity)
+        link = await connect_tls(
+            host, port, context, server_hostname=self._identity.server_name, setup=set_up
+        )
+        try:
+            return await over
+        finally:
+            link.close("the agent ends")
+
+    def _on_control(self, link: TlsLink, payload: bytes, over: asyncio.Future[str]) -> None:
+        try:
+            message = messages.decode_control(payload)
+        except msgspec.MsgspecError as error:
+            link.send_control(messages.encode(Problem(f"message not understood: {error}")))
+            return
+        match message:
+            case Lookup():
+                self._look_up(link, message)
+            case Welcome():
+                log.info("admitted", version=message.software)
+                if self._identity.ticket:  # it is used up; this one is for the next link
+                    self._identity = replace(self._identity, ticket=message.session)
+            case Problem():
+                log.warning("the traffic-manager objects", problem=message.message)
+                if message.fatal and not over.done():
+                    over.set_exception(Rejected(message.message))
+            case _:
+                link.send_control(messages.encode(Problem("not expected from a manager")))
+
+    def _look_up(self, link: TlsLink, lookup: Lookup) -> None:
+        if len(self._tasks) >= MAX_LOOKUPS:
+            link.send_control(messages.encode(LookupReply(lookup.id, error="too many lookups in flight")))
+            return
+        task = asyncio.create_task(self._answer(link, lookup))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, link: TlsLink, lookup: Lookup) -> None:
+        link.send_control(messages.encode(await self._lookups.answer(lookup)))
+
+
+async def serve(environ: Mapping[str, str]) -> None:
+    """Run until SIGTERM or SIGINT, or until the manager turns this agent away for good."""
+    loop = asyncio.get_running_loop()
+    agent = asyncio.create_task(Agent(Identity.of(environ)).serve())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, agent.cancel)
+    try:
+        await agent
+    except asyncio.CancelledError:
+        log.info("ends")
+
+
+def main(argv: list[str]) -> int:
+    """Run the traffic-agent; returns the exit status."""
+    import uvloop  # noqa: PLC0415 - only the long-running programs pay for it
+
+    del argv
+    logs.configure(verbose=os.environ.get("LOG_LEVEL", "").lower() == "debug")
+    try:
+        uvloop.run(serve(os.environ))
+    except InroadError as error:
+        log.error(str(error), code=error.code)
+        return error.exit_code
+    except Rejected as error:
+        log.error("not admitted", reason=str(error))
+        return ConfigInvalid.exit_code
+    return 0

@@ -1,0 +1,159 @@
+"""The certificates by which agents know their manager: a CA of our own, kept in a Secret.
+
+The first manager makes it; every replica and every later version uses the same, so agents stay valid
+through upgrades. The server certificate is renewed at start when it has less than a month left.
+"""
+
+from __future__ import annotations
+
+import base64
+import ssl
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from inroad.core.errors import InroadError
+from inroad.kube.client import ApiClient
+
+SECRET = "traffic-manager-tls"  # noqa: S105 - a name
+SERVER_NAME = "inroad-traffic-manager"
+"""The one name in the server certificate, whatever address the agent used."""
+CA_LIFE, LEAF_LIFE, RENEW_BEFORE = timedelta(days=3650), timedelta(days=90), timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """PEM texts: the CA's certificate and key, the server's certificate and key."""
+
+    ca: str
+    ca_key: str
+    certificate: str
+    key: str
+
+    def server_context(self) -> ssl.SSLContext:
+        """Return what the agents' listener needs."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # ssl takes only files
+            file.write(self.certificate + self.key)
+            file.flush()
+            context.load_cert_chain(file.name)
+        return context
+
+    def renewed(self, now: datetime) -> Authority:
+        """Return the same CA with a server certificate that is good for another while, if it needs one."""
+        leaf = x509.load_pem_x509_certificate(self.certificate.encode())
+        if leaf.not_valid_after_utc - now > RENEW_BEFORE:
+            return self
+        key = serialization.load_pem_private_key(self.ca_key.encode(), None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise InroadError(f"the key in secret {SECRET} is not an EC key", f"delete secret {SECRET}")
+        ca = x509.load_pem_x509_certificate(self.ca.encode())
+        certificate, leaf_key = _leaf(ca.subject, key, now)
+        return Authority(self.ca, self.ca_key, certificate, leaf_key)
+
+    def secret(self, namespace: str) -> dict[str, Any]:
+        """Return the Secret that holds it."""
+        data = {"ca.crt": self.ca, "ca.key": self.ca_key, "tls.crt": self.certificate, "tls.key": self.key}
+        return {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": SECRET, "namespace": namespace},
+            "type": "Opaque",
+            "data": {name: base64.b64encode(text.encode()).decode() for name, text in data.items()},
+        }
+
+
+class _Secret(msgspec.Struct):
+    data: dict[str, str]
+
+
+def make(now: datetime) -> Authority:
+    """Make a new CA and its first server certificate."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "inroad traffic-manager CA")])
+    ca = (
+        _builder(name, name, key.public_key(), now, CA_LIFE)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate, leaf_key = _leaf(name, key, now)
+    return Authority(_pem(ca), _key_pem(key), certificate, leaf_key)
+
+
+def _leaf(issuer: x509.Name, ca_key: ec.EllipticCurvePrivateKey, now: datetime) -> tuple[str, str]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, SERVER_NAME)])
+    certificate = (
+        _builder(subject, issuer, key.public_key(), now, LEAF_LIFE)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(SERVER_NAME)]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
+    return _pem(certificate), _key_pem(key)
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime, life: timedelta
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=5))  # clocks of nodes differ
+        .not_valid_after(now + life)
+    )
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> str:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+
+
+async def load_or_make(api: ApiClient, namespace: str) -> Authority:
+    """Return the authority that the cluster keeps; raises `InroadError` when it can't be read or kept."""
+    path = f"/api/v1/namespaces/{namespace}/secrets"
+    stored = await _read(api, f"{path}/{SECRET}")
+    if stored is None:
+        fresh = make(datetime.now(UTC))
+        try:
+            await api.create(path, fresh.secret(namespace))
+        except InroadError:
+            stored = await _read(api, f"{path}/{SECRET}")  # another replica was faster
+            if stored is None:
+                raise
+        else:
+            return fresh
+    renewed = stored.renewed(datetime.now(UTC))
+    if renewed is not stored:
+        body = msgspec.json.encode(renewed.secret(namespace))
+        await api.send("PUT", f"{path}/{SECRET}", None, body)
+    return renewed
+
+
+async def _read(api: ApiClient, path: str) -> Authority | None:
+    listing = await api.get(str(Path(path).parent), {"fieldSelector": f"metadata.name={SECRET}"})
+    found = msgspec.json.decode(listing, type=_Secrets).items
+    if not found:
+        return None
+    data = {name: base64.b64decode(text).decode() for name, text in found[0].data.items()}
+    return Authority(data["ca.crt"], data["ca.key"], data["tls.crt"], data["tls.key"])
+
+
+class _Secrets(msgspec.Struct):
+    items: list[_Secret]
