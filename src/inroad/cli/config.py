@@ -11,18 +11,12 @@ import msgspec
 
 from inroad.cli.daemon_client import DaemonClient, NoDaemon
 from inroad.cli.options import print_json, with_output
+from inroad.cli.places import config_file
 from inroad.core.config import KEYS, Effective, Layer, Problem, Source, merge
 from inroad.core.config_read import read_extensions, read_yaml
 from inroad.core.config_values import show
 from inroad.core.errors import ConfigInvalid, KubeconfigMissing
 from inroad.core.status import ConfigValue, ConfigView
-
-
-def config_file() -> Path:
-    """Return where the user's configuration is."""
-    import platformdirs  # noqa: PLC0415
-
-    return Path(platformdirs.user_config_dir("inroad")) / "config.yml"
 
 
 def read_file(path: Path, *, required: bool = False) -> Layer:

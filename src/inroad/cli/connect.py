@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -14,11 +15,38 @@ import msgspec
 
 from inroad.cli.daemon_client import DaemonClient, NoDaemon
 from inroad.cli.options import print_json, with_output
+from inroad.cli.places import config_file
 from inroad.core.errors import InroadError, Interrupted, by_code
 from inroad.core.status import ConnectRequest, Outcome, Progress
 
 STARTS = 3
 """Attempts to reach a daemon: the one that answered may just be ending after somebody's quit."""
+
+SETTINGS: dict[str, str] = {}
+"""Key of the configuration that each flag sets, by the flag's parameter name."""
+
+Command = Callable[..., None]
+
+
+def setting(flag: str, key: str, metavar: str, text: str) -> Callable[[Command], Command]:
+    """Make a flag that may be given several times, or with commas, and sets a list of the configuration."""
+    SETTINGS[flag.removeprefix("--").replace("-", "_")] = key
+    return click.option(flag, metavar=metavar, multiple=True, help=text, callback=_checked)
+
+
+def _checked(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    """Split at commas and check the values as the configuration file's are."""
+    del context
+    values = tuple(part.strip() for text in given for part in text.split(",") if part.strip())
+    if values:
+        from inroad.core.config import KEYS  # noqa: PLC0415 - only those who use such a flag wait for it
+
+        key = next(key for key in KEYS if key.name == SETTINGS[str(parameter.name)])
+        try:
+            key.read(values)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+    return values
 
 
 @click.command()
@@ -26,8 +54,30 @@ STARTS = 3
 @click.option("--context", default="", help="A context of the kubeconfig; its current one by default.")
 @click.option("-n", "--namespace", default="", help="The namespace to be in; the context's by default.")
 @click.option("--manager-namespace", default="", help="Where the traffic-manager runs (inroad).")
+@setting(
+    "--dns", "dns.localAddresses", "ADDRESS", "Name server for all other names; the host's own by default."
+)
+@setting(
+    "--mapped-namespaces", "cluster.mappedNamespaces", "NAMES", "Namespaces whose names resolve, with commas."
+)
+@setting("--also-proxy", "routing.alsoProxySubnets", "CIDR", "Route this subnet to the cluster too.")
+@setting("--never-proxy", "routing.neverProxySubnets", "CIDR", "Never route this subnet to the cluster.")
+@setting(
+    "--allow-conflicting-subnets",
+    "routing.allowConflictingSubnets",
+    "CIDR",
+    "Route it to the cluster although another interface has it.",
+)
 @with_output
-def connect(*, kubeconfig: str, context: str, namespace: str, manager_namespace: str, as_json: bool) -> None:
+def connect(
+    *,
+    kubeconfig: str,
+    context: str,
+    namespace: str,
+    manager_namespace: str,
+    as_json: bool,
+    **settings: tuple[str, ...],
+) -> None:
     """Make this workstation part of a cluster's network.
 
     Connected already: says so, or changes the namespace.
@@ -41,6 +91,8 @@ def connect(*, kubeconfig: str, context: str, namespace: str, manager_namespace:
         manager_namespace=manager_namespace,
         directory=_directory(),
         environment=credential_environment(os.environ),
+        config_file=str(config_file()),
+        settings={SETTINGS[name]: list(values) for name, values in settings.items() if values},
     )
     outcome = _connect_or_put_back(DaemonClient(), request, as_json=as_json)
     if as_json:
