@@ -15,6 +15,9 @@ DATAGRAM, ECHO = 2, 3
 """Beside DROP and FORWARD: the packet carried a datagram or an echo request; see `PacketPath.number`."""
 
 
+_BROADCAST = b"\xff" * 4
+
+
 class PacketPath:
     """All state of one VIF. After DATAGRAM or ECHO, `number` is the flow and `associations` has the rest."""
 
@@ -90,8 +93,11 @@ class PacketPath:
             return None
         if head.extended:
             self.odd("ipv4-options" if head.version == 4 else "ipv6-extension")
-        if head.target[0] >= 224 if head.version == 4 else head.target[0] == 0xFF:
+        if head.target[0] >> 4 == 14 if head.version == 4 else head.target[0] == 0xFF:
             self.odd("multicast")
+            return None
+        if head.target == _BROADCAST:
+            self.odd("broadcast")
             return None
         return head
 
