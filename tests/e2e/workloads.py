@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 from inroad.sandbox import manifests
-from inroad.sandbox.topology import Topology
 
 IMAGE = "inroad:0.1.0"
 
@@ -19,7 +18,7 @@ def _placed(namespace: str, body: dict[str, Any]) -> dict[str, Any]:
     body = copy.deepcopy(body)
     if namespace:
         body["metadata"]["namespace"] = namespace
-    if body["kind"] == "Deployment":
+    if body["kind"] in ("Deployment", "StatefulSet"):
         pod = body["spec"]["template"]["spec"]
         pod["securityContext"] = {"sysctls": [PORTS_FOR_ALL]}
         pod["automountServiceAccountToken"] = False
@@ -30,5 +29,5 @@ def _placed(namespace: str, body: dict[str, Any]) -> dict[str, Any]:
 
 def as_list() -> str:
     """Return the namespaces, Services and Deployments as one JSON list for `kubectl apply`."""
-    items = [_placed(namespace, body) for namespace, body in manifests.workloads(Topology(nodes=()))]
+    items = [_placed(namespace, body) for namespace, body in manifests.workloads()]
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
