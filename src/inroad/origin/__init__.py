@@ -2,5 +2,6 @@
 
     dial.py   answers the flows of a link: TCP connections, with the truth about those that fail
     udp.py    UDP associations
+    ping.py   ICMP echo
     lookup.py names
 """

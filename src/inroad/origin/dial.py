@@ -15,12 +15,16 @@ import socket
 from collections import deque
 
 import msgspec
+import structlog
 
 from inroad.core.dial_policy import Address, DialPolicy, parse_host
 from inroad.core.messages import Dial, decode_dial
+from inroad.origin.ping import NotPermitted, Ping, open_ping
 from inroad.origin.udp import UdpAssociation
 from inroad.tunnel.api import Flow, FlowHandler, Quiet, Refusal
 from inroad.tunnel.pump import SocketPump
+
+log = structlog.get_logger(__name__)
 
 MAX_DIALING = 512
 """Connects in progress at once; more would fill the target's SYN queue and our descriptors."""
@@ -62,11 +66,12 @@ class Dialler:
         self._policy = policy or DialPolicy()
         self._max_dialing = max_dialing
         self._dialing = 0
+        self.ping_problem: str | None = None
+        """Why clients' pings stay without an answer, once one was refused."""
         self._waiting: deque[TcpDial] = deque()
 
     def serve(self, flow: Flow, request: bytes) -> FlowHandler:
         """Begin what `request` (a `Dial`) asks for; returns the flow's handler."""
-        handler = Quiet()
         try:
             dial = decode_dial(request)
             address = parse_host(dial.host)
@@ -74,17 +79,16 @@ class Dialler:
                 raise ValueError(f"port {dial.port}")
         except (msgspec.DecodeError, ValueError) as error:
             flow.refuse(Refusal.BAD_REQUEST, str(error))
-            return handler
+            return Quiet()
         objection = self._policy.objection(address)
         if objection:
             flow.refuse(Refusal.NOT_ALLOWED, objection)
-            return handler
+            return Quiet()
         if dial.transport == "tcp":
             return self._dial_tcp(flow, address, dial)
         if dial.transport == "udp":
             return self._open_udp(flow, address, dial.port)
-        flow.refuse(Refusal.NOT_ALLOWED, f"{dial.transport} is not served here")
-        return handler
+        return self._open_ping(flow, address)
 
     def _dial_tcp(self, flow: Flow, address: Address, dial: Dial) -> FlowHandler:
         if len(self._waiting) >= MAX_WAITING:
@@ -111,6 +115,18 @@ class Dialler:
             flow.refuse(refusal(error), error.strerror or "")
             return Quiet()
         return UdpAssociation(self.loop, sock, flow)
+
+    def _open_ping(self, flow: Flow, address: Address) -> FlowHandler:
+        try:
+            return Ping(self.loop, open_ping(address), flow, address)
+        except NotPermitted as error:
+            if self.ping_problem is None:
+                self.ping_problem = str(error)
+                log.warning("pings are not answered", reason=self.ping_problem)
+            flow.refuse(Refusal.PROHIBITED, self.ping_problem)
+        except OSError as error:
+            flow.refuse(refusal(error), error.strerror or "")
+        return Quiet()
 
     def ended(self) -> None:
         """A dial that had started is over, so the next one may start."""

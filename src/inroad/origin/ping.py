@@ -1,0 +1,123 @@
+"""ICMP echo for a client: really pings, with an unprivileged ping socket, and passes on real answers only.
+
+A datagram of the flow is a sequence number (u16) and the payload, both ways. The kernel chooses the
+identifier and checks the answers' (Linux, net/ipv4/ping.c); it lets only groups in
+`net.ipv4.ping_group_range` open such sockets, which in most containers is nobody until it is set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import struct
+import time
+
+from inroad.core.dial_policy import Address
+from inroad.tunnel.api import Flow, Quiet, Refusal
+from inroad.tunnel.pump import shared_buffer
+
+IDLE = 60.0
+"""Seconds after which an echo sequence that its client forgot is over."""
+BATCH = 16
+HEADER = struct.Struct("!BBHHH")
+_AGAIN = (errno.EAGAIN, errno.EINTR, errno.EWOULDBLOCK)
+_NOT_PERMITTED = (errno.EACCES, errno.EPERM, errno.EPROTONOSUPPORT)
+# ICMPv6 is not in the socket module everywhere.
+_KINDS = {4: (socket.AF_INET, socket.IPPROTO_ICMP, 8, 0), 6: (socket.AF_INET6, 58, 128, 129)}
+
+NOT_PERMITTED = "this pod may not ping: its group is outside net.ipv4.ping_group_range"
+
+
+class NotPermitted(Exception):
+    """The kernel gives this process no ping socket; says what to change."""
+
+
+def open_ping(address: Address) -> socket.socket:
+    """Return a ping socket connected to the address. Raises `NotPermitted`, or OSError (no route)."""
+    family, protocol, _, _ = _KINDS[address.version]
+    try:
+        sock = socket.socket(family, socket.SOCK_DGRAM, protocol)
+    except OSError as error:
+        if error.errno in _NOT_PERMITTED:
+            raise NotPermitted(NOT_PERMITTED) from error
+        raise
+    sock.setblocking(False)
+    try:
+        sock.connect((str(address), 0))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class Ping(Quiet):
+    """One client's echo sequence to one address; owns its socket."""
+
+    __slots__ = ("_buffer", "_flow", "_last", "_loop", "_reply", "_request", "_sock", "_timer")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, flow: Flow, address: Address
+    ) -> None:
+        _, _, self._request, self._reply = _KINDS[address.version]
+        self._loop = loop
+        self._sock = sock
+        self._flow = flow
+        self._buffer = shared_buffer(loop)
+        self._last = time.monotonic()
+        self._timer = loop.call_later(IDLE, self._check_idle)
+        loop.add_reader(sock, self._readable)
+        flow.accept()
+
+    def flow_datagram(self, data: memoryview) -> None:
+        """Ping. The kernel fills in identifier and checksum."""
+        if len(data) < 2:
+            return
+        self._last = time.monotonic()
+        header = HEADER.pack(self._request, 0, 0, 0, int.from_bytes(data[:2], "big"))
+        try:
+            self._sock.send(header + data[2:])
+        except OSError as error:
+            self._failed(error)
+
+    def _readable(self) -> None:
+        self._last = time.monotonic()
+        buffer = self._buffer
+        try:
+            for _ in range(BATCH):
+                size = self._sock.recv_into(buffer)
+                # On Linux the answer begins with the ICMP header, on macOS with the IP header.
+                start = (buffer[0] & 15) * 4 if size and buffer[0] >> 4 == 4 else 0
+                if size >= start + HEADER.size and buffer[start] == self._reply:
+                    # Sequence number and payload are neighbours, as in our datagrams.
+                    self._flow.send_datagram(buffer[start + 6 : size])
+        except OSError as error:
+            self._failed(error)
+
+    def _failed(self, error: OSError) -> None:
+        if error.errno in (errno.EHOSTUNREACH, errno.ECONNREFUSED):
+            self._flow.refuse(Refusal.HOST_UNREACHABLE, os.strerror(error.errno))
+            self._close()
+        elif error.errno == errno.ENETUNREACH:
+            self._flow.refuse(Refusal.NET_UNREACHABLE, os.strerror(error.errno))
+            self._close()
+        # Anything else (too large, no buffers) loses this packet, as a network would.
+
+    def _check_idle(self) -> None:
+        idle = time.monotonic() - self._last
+        if idle >= IDLE:
+            self._flow.reset()
+            self._close()
+        else:
+            self._timer = self._loop.call_later(IDLE - idle, self._check_idle)
+
+    def flow_reset(self) -> None:
+        """The client needs it no more."""
+        self._close()
+
+    def _close(self) -> None:
+        self._timer.cancel()
+        if self._sock.fileno() >= 0:
+            self._loop.remove_reader(self._sock)
+            self._sock.close()
