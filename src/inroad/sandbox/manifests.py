@@ -242,7 +242,6 @@ def manager() -> list[Placed]:
         "livenessProbe": {"httpGet": {"path": "/healthz", "port": "health"}},
         "volumeMounts": [
             {"name": "config", "mountPath": "/etc/inroad", "readOnly": True},
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own
         ],
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
@@ -253,7 +252,6 @@ def manager() -> list[Placed]:
         "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "runAsGroup": 65532},
         "volumes": [
             {"name": "config", "configMap": {"name": "traffic-manager"}},
-            {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
         ],
     }
     config = {
