@@ -127,16 +127,19 @@ class Reflector(Generic[T, R]):
                 await self._failed(ApiUnreachable(f"the answer to {self._path} is not understood: {error}"))
 
     async def _failed(self, error: InroadError) -> None:
-        """Say what is wrong and wait, longer each time, and as long as the server asks for."""
+        """Say what is wrong, once, and wait, longer each time, and as long as the server asks for."""
+        tell = log.debug if str(error) == str(self.error) else log.warning
         self.error = error
         self._on_error(error)
         asked = error.retry_after if isinstance(error, ApiStatus) else 0.0
         pause = max(self._pause * random.uniform(0.5, 1.0), asked)  # noqa: S311 - jitter, no secret
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
-        log.warning("collection not followed", path=self._path, error=str(error), again_s=round(pause, 1))
+        tell("collection not followed", path=self._path, error=str(error), again_s=round(pause, 1))
         await asyncio.sleep(pause)
 
     def _went_well(self) -> None:
+        if self.error is not None:
+            log.info("collection followed again", path=self._path)
         self.error = None
         self._pause = FIRST_PAUSE
 
