@@ -33,10 +33,11 @@ NEVER_ROUTED = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A subnet that is routed into the VIF, and where it came from."""
+    """A subnet that is routed into the VIF, and where it came from. `kind`: service, pod, also or ""."""
 
     network: Network
     source: str
+    kind: str = ""
 
     @property
     def family(self) -> int:
@@ -77,11 +78,12 @@ class _Entry:
     network: Network
     kind: _Kind
     source: str
+    of: str = ""
 
 
 def plan(
     *,
-    discovered: Iterable[tuple[Network, str]] = (),
+    discovered: Iterable[tuple[Network, str] | tuple[Network, str, str]] = (),
     also: Iterable[Network] = (),
     never: Iterable[Network] = (),
     always_never: Iterable[Network] = (),
@@ -89,21 +91,21 @@ def plan(
 ) -> Plan:
     """Plan the VIF's routes.
 
-    `discovered`: the cluster's subnets with their sources. `also`, `never`: the user's also-proxy and
-    never-proxy subnets. `always_never`: never routed whatever else is said (the API server, the
-    workstation's DNS servers, the tunnel's peers). `inside`: subnets that the workstation reaches without
-    us, being a pod or a node itself. For equal networks the first source is kept and never beats also.
+    `discovered`: the cluster's subnets with their sources (and kinds). `also`, `never`: the user's
+    also-proxy and never-proxy subnets. `always_never`: never routed whatever else is said (the API
+    server, the workstation's DNS servers, the tunnel's peers). `inside`: subnets that the workstation
+    reaches without us, being a pod or a node itself. Of equal networks the first keeps its source.
     """
     dropped: list[Dropped] = []
     entries: dict[tuple[int, int, int], _Entry] = {}
     skipped = set(inside)
-    for network, source in discovered:
+    for network, source, *kind in discovered:
         if network in skipped:
             dropped.append(Dropped(network, source, "the workstation is inside it"))
         else:
-            _add(entries, dropped, network, source, _Kind.ROUTED)
+            _add(entries, dropped, network, source, _Kind.ROUTED, *kind)
     for network in also:
-        _add(entries, dropped, network, ALSO_PROXY, _Kind.ROUTED)
+        _add(entries, dropped, network, ALSO_PROXY, _Kind.ROUTED, "also")
     for network in never:
         _add(entries, dropped, network, "never-proxy", _Kind.NEVER)
     for network in always_never:
@@ -119,6 +121,7 @@ def _add(
     network: Network,
     source: str,
     kind: _Kind,
+    of: str = "",
 ) -> None:
     """Enter a network under a key that sorts larger networks before those they contain."""
     first = int(network.network_address)
@@ -126,7 +129,7 @@ def _add(
     there = entries.get(key)
     if there is None:
         last = first + (1 << (network.max_prefixlen - network.prefixlen)) - 1
-        entries[key] = _Entry(first, last, network, kind, source)
+        entries[key] = _Entry(first, last, network, kind, source, of)
     elif kind > there.kind:
         if there.kind is _Kind.ROUTED:
             dropped.append(Dropped(network, there.source, source))
@@ -155,7 +158,7 @@ def _merge(entries: list[_Entry], dropped: list[Dropped]) -> Plan:
                 continue
             never.append(entry.network)
         elif entry.kind is _Kind.ROUTED:
-            subnets.append(Planned(entry.network, entry.source))
+            subnets.append(Planned(entry.network, entry.source, entry.of))
         elif entry.kind is _Kind.NEVER:
             dropped.append(Dropped(entry.network, entry.source, "no routed subnet contains it"))
         around.append(entry)
