@@ -35,13 +35,17 @@ class Dial(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello", omit_defaults=True):
-    """First message of a client. `session` is empty for a new one; `received` leaves room to resume."""
+    """First message of a client. `session` is empty for a new one; `received` leaves room to resume.
+
+    With `lane` set to `bulk` the connection is the second lane of `session` (docs/protocol.md).
+    """
 
     version: int
     software: str
     namespace: str = ""
     session: str = ""
     received: int = 0
+    lane: Literal["", "bulk"] = ""
 
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome", omit_defaults=True):
