@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
 
 from inroad.sandbox.apiserver import bodies, patches, subresources, watches
+from inroad.sandbox.apiserver.admission import Admission, Attributes
 from inroad.sandbox.apiserver.auth import User
 from inroad.sandbox.apiserver.collection import Entry, encode
 from inroad.sandbox.apiserver.faults import Faults
@@ -30,6 +32,7 @@ from inroad.sandbox.apiserver.streams import Stream, json_response, send_pieces
 Json = dict[str, Any]
 _RETURNED = ("pods", "serviceaccounts", "services")
 """Kinds whose deletion answers with the object rather than a Status."""
+_PATCH_ATTEMPTS = 5
 _OBJECT_PARTS = ("", "status", "ephemeralcontainers")
 
 
@@ -60,8 +63,14 @@ class Handlers:
     """Answers requests for resources; who asks has been checked."""
 
     def __init__(
-        self, store: Store, reviews: Reviews, faults: Faults, read_log: subresources.ReadLog | None
+        self,
+        store: Store,
+        reviews: Reviews,
+        faults: Faults,
+        admission: Admission,
+        read_log: subresources.ReadLog | None,
     ) -> None:
+        self._admission = admission
         self._faults = faults
         self.lists = Lists(store)
         self.watches: set[watches.Watch] = set()
@@ -121,23 +130,40 @@ class Handlers:
     async def _create(self, exchange: Exchange) -> web.StreamResponse:
         resource = exchange.target.resource
         obj = await bodies.read_object(exchange.request)
-        bodies.check_identity(obj, resource.kind, resource.group_version, "", exchange.namespace)
+        _check_identity(exchange, obj)
         if not resource.stored:
             return exchange.answer(self._reviews.answer(exchange.target, obj, exchange.user), 201)
-        dry_run = bodies.is_dry_run(exchange.query)
-        return exchange.answer(
-            self._store.create(resource.plural, obj, exchange.namespace, dry_run=dry_run), 201
+        return exchange.answer(await self._post(exchange, obj), 201)
+
+    async def _post(self, exchange: Exchange, obj: Json) -> Json:
+        plural, dry_run = exchange.target.resource.plural, bodies.is_dry_run(exchange.query)
+        obj = self._store.completed(plural, obj, exchange.namespace)
+        admitted = await self._admit(exchange, "create", obj, None)
+        return self._store.create(plural, admitted or obj, exchange.namespace, dry_run=dry_run)
+
+    async def _admit(self, exchange: Exchange, verb: str, obj: Json | None, old: Json | None) -> Json | None:
+        """Ask the webhooks; return what they make of the object."""
+        metadata = (obj or old or {}).get("metadata", {})
+        attributes = Attributes(
+            replace(exchange.target, verb=verb),
+            exchange.user,
+            metadata.get("name", ""),
+            exchange.namespace,
+            old,
+            bodies.is_dry_run(exchange.query),
         )
+        return await self._admission.admit(attributes, obj)
 
     async def _update(self, exchange: Exchange) -> web.StreamResponse:
         obj = await bodies.read_object(exchange.request)
-        return exchange.answer(self._put(exchange, obj))
+        _check_identity(exchange, obj)
+        return exchange.answer(await self._put(exchange, obj, self._object(exchange)))
 
-    def _put(self, exchange: Exchange, obj: Json) -> Json:
-        target, resource = exchange.target, exchange.target.resource
-        bodies.check_identity(obj, resource.kind, resource.group_version, target.name, exchange.namespace)
+    async def _put(self, exchange: Exchange, obj: Json, old: Json) -> Json:
+        target = exchange.target
+        obj = await self._admit(exchange, "update", obj, old) or obj
         return self._store.update(
-            resource.plural,
+            target.resource.plural,
             obj,
             exchange.namespace,
             subresource=target.subresource,
@@ -149,22 +175,30 @@ class Handlers:
         kind, patch = await bodies.read_patch(exchange.request)
         old = self._store.find(target.resource.plural, target.name, exchange.namespace)
         if old is None and kind == patches.APPLY_PATCH and isinstance(patch, dict):
-            resource = target.resource
-            bodies.check_identity(
-                patch, resource.kind, resource.group_version, target.name, exchange.namespace
-            )
-            dry_run = bodies.is_dry_run(exchange.query)
-            created = self._store.create(resource.plural, patch, exchange.namespace, dry_run=dry_run)
-            return exchange.answer(created, 201)
-        if old is None:
-            self._store.entry(target.resource.plural, target.name, exchange.namespace)  # raises 404
-            raise AssertionError
-        return exchange.answer(self._put(exchange, patches.apply(kind, old, patch)))
+            _check_identity(exchange, patch)
+            return exchange.answer(await self._post(exchange, patch), 201)
+        return exchange.answer(await self._patched(exchange, kind, patch))
+
+    async def _patched(self, exchange: Exchange, kind: str, patch: Any) -> Json:
+        """Apply a patch to the present object, again when it changed while webhooks were asked."""
+        attempts = _PATCH_ATTEMPTS
+        while True:
+            old = self._object(exchange)
+            new = patches.apply(kind, self._object(exchange), patch)
+            _check_identity(exchange, new)
+            attempts -= 1
+            its_own = new["metadata"].get("resourceVersion") != old["metadata"]["resourceVersion"]
+            try:
+                return await self._put(exchange, new, old)
+            except ApiError as error:
+                if error.reason != "Conflict" or its_own or attempts == 0:
+                    raise
 
     async def _delete(self, exchange: Exchange) -> web.StreamResponse:
         target, options = exchange.target, await bodies.read_object(exchange.request, optional=True)
         old = self._store.entry(target.resource.plural, target.name, exchange.namespace).object()
         _check_preconditions(target, options.get("preconditions") or {}, old["metadata"])
+        await self._admit(exchange, "delete", None, old)
         deleted = self._remove(exchange, options, target.name, exchange.namespace)
         if "deletionTimestamp" in deleted["metadata"] or target.resource.plural in _RETURNED:
             return exchange.answer(deleted)
@@ -231,6 +265,11 @@ class Handlers:
             self._read_log, self._store, exchange.target, query.text("container"), query.number("tailLines")
         )
         return web.Response(body=text, content_type="text/plain")
+
+
+def _check_identity(exchange: Exchange, obj: Json) -> None:
+    target, resource = exchange.target, exchange.target.resource
+    bodies.check_identity(obj, resource.kind, resource.group_version, target.name, exchange.namespace)
 
 
 def _check_preconditions(target: Target, wanted: Mapping[str, str], metadata: Json) -> None:

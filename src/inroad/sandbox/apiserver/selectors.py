@@ -69,6 +69,23 @@ def labels_match(selector: str) -> Callable[[_Labels], bool]:
     return match
 
 
+def requirements_match(selector: Mapping[str, Any], labels: _Labels) -> bool:
+    """Return whether a LabelSelector object (`matchLabels`, `matchExpressions`) selects these labels."""
+    if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
+        return False
+    for one in selector.get("matchExpressions") or ():
+        key, values = one["key"], one.get("values") or ()
+        holds = {
+            "In": labels.get(key) in values,
+            "NotIn": labels.get(key) not in values,
+            "Exists": key in labels,
+            "DoesNotExist": key not in labels,
+        }
+        if not holds.get(one.get("operator", ""), False):
+            return False
+    return True
+
+
 def predicate(plural: str, label_selector: str, field_selector: str) -> Predicate:
     """Return what selects by both selectors, `everything` when both are empty."""
     tests: list[Predicate] = []

@@ -7,12 +7,14 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import structlog
 from aiohttp import web
 
 from inroad.sandbox.apiserver import documents
+from inroad.sandbox.apiserver.admission import Admission, Attributes
 from inroad.sandbox.apiserver.auth import ADMINISTRATORS, Authenticator, User
 from inroad.sandbox.apiserver.collection import encode
 from inroad.sandbox.apiserver.faults import Faults
@@ -20,6 +22,7 @@ from inroad.sandbox.apiserver.forwarding import Forwarding
 from inroad.sandbox.apiserver.handlers import Handlers, json_response
 from inroad.sandbox.apiserver.podlink import DialPod
 from inroad.sandbox.apiserver.requests import Query, Target, split_path, target_of
+from inroad.sandbox.apiserver.resources import BY_PLURAL
 from inroad.sandbox.apiserver.reviews import Reviews
 from inroad.sandbox.apiserver.rights import (
     Authorizer,
@@ -32,18 +35,25 @@ from inroad.sandbox.apiserver.rights import (
 from inroad.sandbox.apiserver.status import ApiError, bad_request, internal, no_such_resource
 from inroad.sandbox.apiserver.store import Store
 from inroad.sandbox.apiserver.subresources import ReadLog
+from inroad.sandbox.apiserver.webhooks import Webhooks
 
 log = structlog.get_logger(__name__)
 _PUBLIC = ("/healthz", "/livez", "/readyz", "/version")
 _FAULTS = "/debug/faults"
+Json = dict[str, Any]
+CONTROLLER = User(
+    "system:serviceaccount:kube-system:replicaset-controller",
+    ("system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"),
+)
+"""Who makes pods in a real cluster."""
 
 
 class ApiServer:
     """Serves a store over HTTPS.
 
     `sockets` are bound already, to ports by number (they may live in other network namespaces); they are
-    listened on by `start` and closed by `stop`. `tls` comes from `certs.server_context`. `dial_pod` connects into a pod's loopback.
-    Without an `authorizer` everybody with valid credentials may do everything.
+    listened on by `start` and closed by `stop`. `tls` comes from `certs.server_context`. `dial_pod` connects
+    into a pod's loopback. Without an `authorizer` everybody with valid credentials may do everything.
     """
 
     def __init__(
@@ -63,7 +73,9 @@ class ApiServer:
         self.faults = Faults(self)
         self._sockets = list(sockets)
         self._tls = tls
-        self._handlers = Handlers(store, Reviews(authenticator, self.authorizer), self.faults, read_log)
+        self.admission = Admission(store, Webhooks(store, dial_pod))
+        reviews = Reviews(authenticator, self.authorizer)
+        self._handlers = Handlers(store, reviews, self.faults, self.admission, read_log)
         self._forwarding = Forwarding(store, dial_pod)
         self._server: web.Server | None = None
         self._listeners: list[asyncio.AbstractServer] = []
@@ -83,6 +95,15 @@ class ApiServer:
             self._server = None
         for listener in self._sockets:
             listener.close()
+
+    async def create(self, plural: str, obj: Json, namespace: str = "", *, user: User = CONTROLLER) -> Json:
+        """Create an object as a client does, past the admission webhooks (`Store.create` asks none)."""
+        obj = self.store.completed(plural, obj, namespace)
+        resource, metadata = BY_PLURAL[plural], obj["metadata"]
+        target = Target("create", resource, namespace or None, "", "")
+        attributes = Attributes(target, user, metadata.get("name", ""), namespace, None, False)
+        admitted = await self.admission.admit(attributes, obj)
+        return self.store.create(plural, admitted or obj, namespace)
 
     # -- for faults ---------------------------------------------------------------------------------
 

@@ -175,6 +175,13 @@ class Store:
             self._addresses.fill(obj, None, self.service_ranges())
         return self._commit(resource, "ADDED", obj, None, dry_run)
 
+    def completed(self, plural: str, obj: Json, namespace: str = "") -> Json:
+        """Return a copy of an object with its type, namespace and defaults, as admission sees it."""
+        resource = BY_PLURAL[plural]
+        obj = self._prepared(resource, obj, namespace)
+        defaults.apply(resource, obj)
+        return obj
+
     def load(self, plural: str, obj: Json) -> None:
         """Store a new object that is known to be right: no checks, no copy, the dict is the store's now."""
         resource = BY_PLURAL[plural]

@@ -69,7 +69,6 @@ class WebSocket(Takeover):
         self._handler = handler
         self._head = bytearray()
         self._left = 0
-        self._size = 0
         self._mask = b""
         self._opcode = 0
         self._final = True
@@ -127,6 +126,10 @@ class WebSocket(Takeover):
             missing = _header_size(head) - len(head)
             head += data[:missing]
             data = data[missing:]
+            if len(head) >= 2 and not head[1] & 0x80:
+                head.clear()
+                self._broken()
+                return data[:0]
             if len(head) == _header_size(head):
                 self._start_frame(bytes(head))
                 head.clear()
@@ -141,12 +144,14 @@ class WebSocket(Takeover):
         elif length == 127:
             length = int.from_bytes(head[2:10], "big")
         self._mask = head[-4:]
-        self._left = self._size = length
+        self._left = length
         control = self._opcode >= _CLOSE
-        masked = bool(head[1] & 0x80)
-        if not masked or head[0] & 0x70 or (control and (length > _MAX_CONTROL or not self._final)):
-            self._left = self._size = 0
-            self.send_close(1002, "protocol error")
+        if head[0] & 0x70 or (control and (length > _MAX_CONTROL or not self._final)):
+            self._broken()
+
+    def _broken(self) -> None:
+        self._left = 0
+        self.send_close(1002, "protocol error")
 
     def _payload(self, chunk: bytearray) -> None:
         if self._opcode >= _CLOSE:
