@@ -70,8 +70,16 @@ def install(stage: Stage, *arguments: str) -> None:
     where = ("-n", NAMESPACE, "--create-namespace", "--wait", "--timeout", "90s")
     stage.helm("upgrade", "--install", "inroad", "charts/inroad", *where, *arguments)
     if KEEP:  # the same tag may be another image than the one that runs
-        stage.kubectl("rollout", "restart", "deployment/traffic-manager", "-n", NAMESPACE)
-        stage.kubectl("rollout", "status", "deployment/traffic-manager", "-n", NAMESPACE)
+        restarted(stage)
+
+
+def restarted(stage: Stage) -> None:
+    """Replace the manager's pod and wait until only the new one is there."""
+    stage.kubectl("rollout", "restart", "deployment/traffic-manager", "-n", NAMESPACE)
+    stage.kubectl(
+        "rollout", "status", "deployment/traffic-manager", "-n", NAMESPACE, "--timeout=60s", timeout=90
+    )
+    stage.wait_for_pods(NAMESPACE)
 
 
 @pytest.fixture

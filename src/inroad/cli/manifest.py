@@ -23,6 +23,7 @@ def objects(namespace: str, image: str = "", pod_cidr_strategy: str = "") -> lis
         for container in _containers(body):
             if image:
                 container["image"] = image
+                _set_variable(container, "AGENT_IMAGE", image)
             if pod_cidr_strategy:
                 _set_variable(container, "POD_CIDR_STRATEGY", pod_cidr_strategy)
     return found
