@@ -63,6 +63,9 @@ TABLE = [
     ("x.notlocalhost", A, FALLBACK, "other"),
     ("localhost.shop", A, CLUSTER, "namespace"),
     ("localhost.example.de", A, FALLBACK, "other"),
+    ("0a1b2c.inroad-check.svc", A, ADDRESSES, "self-check"),
+    ("0a1b2c.inroad-check.shop", A, ADDRESSES, "self-check"),
+    ("inroad-check.shop", A, CLUSTER, "namespace"),
     # 2. never
     ("wpad", A, FALLBACK, "wpad"),
     ("WPAD", A, FALLBACK, "wpad"),

@@ -20,7 +20,8 @@ from inroad.core.names import Name
 DEFAULT_EXCLUDE_SUFFIXES = (".arpa", ".com", ".io", ".net", ".org", ".ru")
 LOCALHOST = (b"localhost",)
 SVC = (b"svc",)
-RECURSION_CHECK = (b"tel2-recursion-check", b"kube-system")
+SELF_CHECK = b"inroad-check"
+"""Second label of the names that we look up through the host to see whether they arrive at our server."""
 
 
 class Action(Enum):
@@ -189,6 +190,8 @@ def _local(policy: DnsPolicy, name: Name, kind: int) -> Decision | None:
     if kind == Type.PTR and policy.own_addresses and reverse_address(name) in policy.own_addresses:
         # Some clients ask for the name of their server before they ask anything else of it.
         return Decision(Action.POINTER, "own-address", target=(b"inroad-dns", *policy.domain))
+    if len(name) > 2 and name[1] == SELF_CHECK:
+        return Decision(Action.ADDRESSES, "self-check", addresses=policy.own_addresses)
     return None
 
 

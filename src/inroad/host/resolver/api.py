@@ -9,12 +9,20 @@ from inroad.core.host_config import ResolverConfig
 Server = tuple[str, int]
 """(address as text, port) of a name server."""
 
+STUBS = frozenset({"127.0.0.53", "127.0.0.54"})
+"""Where systemd-resolved itself listens (systemd-resolved.service(8))."""
+
 
 class Resolver(Protocol):
     """Leads the host's name lookups to inroad's DNS server, or back."""
 
-    kind: str  # "systemd-resolved", "overriding", "macos", "windows", "fake"
-    reason: str  # why this one was chosen
+    @property
+    def kind(self) -> str:
+        """Which one: systemd-resolved, overriding, macos, windows or fake."""
+
+    @property
+    def reason(self) -> str:
+        """Why this one was chosen, for people."""
 
     async def fallback(self) -> tuple[Server, ...]:
         """Return the name servers that the host had before, to be asked for all other names."""

@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
 from inroad.core import resolv_conf
 from inroad.core.errors import HostChangeFailed, ToolMissing
 from inroad.core.host_config import FWMARK
+from inroad.core.resolv_conf import ResolvConf
 from inroad.host import run
 from inroad.host.journal import Entry, Journal
-from inroad.host.resolver.api import Resolver, Server
+from inroad.host.resolver.api import STUBS, Resolver, Server
+from inroad.host.resolver.self_check import Resolve, names_arrive, resolve_as_programs_do
 
-RESOLV_CONF = Path("/etc/resolv.conf")
+if TYPE_CHECKING:
+    from inroad.host.resolver.resolved import Bus
+
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """What was found on the workstation."""
+    """What was found on the workstation.
+
+    `resolved_runs`: systemd-resolved is on the system bus. `resolved_asked`: programs do ask it, by its
+    stub in resolv.conf or by its module in nsswitch.conf.
+    """
 
     platform: str
+    resolved_runs: bool = False
+    resolved_asked: bool = False
     nft: bool = False
     iptables: bool = False
 
@@ -41,66 +53,160 @@ class Choice:
 
 def choose(probes: Probes) -> Choice:
     """Pick the back end. Raises `HostChangeFailed` or `ToolMissing` where there is none."""
+    if probes.platform == "darwin":
+        return Choice("macos", "", "macOS reads a file for each domain in /etc/resolver")
+    if probes.platform == "win32":
+        return Choice("windows", "", "Windows asks the DNS servers of each interface")
     if probes.platform != "linux":
         raise HostChangeFailed(f"names can't be led to inroad on {probes.platform}")
+    if probes.resolved_runs and probes.resolved_asked:
+        return Choice("systemd-resolved", "", "systemd-resolved is this host's resolver")
+    return override(probes, _why_not(probes))
+
+
+def _why_not(probes: Probes) -> str:
+    if not probes.resolved_runs:
+        return "systemd-resolved does not run here"
+    return "systemd-resolved runs, but neither resolv.conf nor nsswitch.conf leads to it"
+
+
+def override(probes: Probes, why: str) -> Choice:
+    """Pick the overriding resolver's tool; raises `ToolMissing` where there is none."""
     if probes.nft:
-        return Choice("overriding", "nft", "systemd-resolved does not run here; nft redirects port 53")
+        return Choice("overriding", "nft", f"{why}; nft redirects port 53")
     if probes.iptables:
-        return Choice(
-            "overriding",
-            "iptables",
-            "systemd-resolved does not run here, nor is there nft; iptables redirects",
-        )
-    raise ToolMissing("neither nft nor iptables is installed", "apt-get install nftables")
+        return Choice("overriding", "iptables", f"{why}, nor is there nft; iptables redirects port 53")
+    raise ToolMissing(f"{why}, and neither nft nor iptables is installed", "apt-get install nftables")
 
 
-def probe() -> Probes:
-    """Look at the workstation."""
-    return Probes(
-        platform=sys.platform,
-        nft=run.tool("nft") is not None,
-        iptables=run.tool("iptables-restore") is not None,
-    )
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the workstation keeps what is looked at; tests have other places."""
+
+    resolv_conf: Path = Path("/etc/resolv.conf")
+    nsswitch_conf: Path = Path("/etc/nsswitch.conf")
+    macos_directory: Path = Path("/etc/resolver")
+    bus: str | None = None
+
+    def read_resolv_conf(self) -> ResolvConf:
+        """Return what resolv.conf says, nothing where it can't be read."""
+        try:
+            return resolv_conf.parse(self.resolv_conf.read_text(errors="replace"))
+        except OSError as error:
+            log.warning("resolv.conf can't be read", path=str(self.resolv_conf), problem=str(error))
+            return ResolvConf()
+
+    def asks_resolved(self) -> bool:
+        """Tell whether programs ask systemd-resolved."""
+        if any(address in STUBS for address, _ in self.read_resolv_conf().servers):
+            return True
+        try:
+            lines = self.nsswitch_conf.read_text(errors="replace").splitlines()
+        except OSError:
+            return False
+        return any(line.startswith("hosts:") and "resolve" in line.split() for line in lines)
 
 
 async def open_resolver(
     journal: Journal,
     *,
+    interface: str = "inroad0",
     preferred: Sequence[Server] = (),
-    path: Path = RESOLV_CONF,
+    places: Places = Places(),
     mark: int = FWMARK,
+    resolve: Resolve = resolve_as_programs_do,
 ) -> Resolver:
     """Open the back end that fits this workstation; nothing is changed before `apply`.
 
-    `preferred`: the fallback servers that the user named (`--dns`, else `dns.localAddresses`).
+    `interface`: the VIF. `preferred`: the fallback servers that the user named (`--dns`, else
+    `dns.localAddresses`). `resolve`: how the host's programs look names up.
     """
-    choice = choose(probe())
-    log.info("resolver chosen", kind=choice.kind, tool=choice.tool, reason=choice.reason)
     if sys.platform == "linux":
-        return _overriding(choice, journal, preferred, path, mark)
+        return await _open_linux(journal, interface, preferred, places, mark, resolve)
+    choice = choose(Probes(sys.platform))
+    if sys.platform == "win32":
+        from inroad.host.resolver.windows import WindowsResolver  # noqa: PLC0415
+        from inroad.host.resolver.windows_api import WindowsSettings  # noqa: PLC0415
+
+        return WindowsResolver(
+            journal, WindowsSettings(), reason=choice.reason, interface=interface, preferred=preferred
+        )
+    if choice.kind == "macos":
+        from inroad.host.resolver.macos import MacosResolver  # noqa: PLC0415
+
+        conf = places.read_resolv_conf()
+        return MacosResolver(journal, places.macos_directory, conf, reason=choice.reason, preferred=preferred)
     raise HostChangeFailed(f"names can't be led to inroad on {sys.platform}")
 
 
-def _overriding(
-    choice: Choice, journal: Journal, preferred: Sequence[Server], path: Path, mark: int
+async def _open_linux(
+    journal: Journal,
+    interface: str,
+    preferred: Sequence[Server],
+    places: Places,
+    mark: int,
+    resolve: Resolve,
 ) -> Resolver:
     from inroad.host.resolver.iptables import IptablesRedirect  # noqa: PLC0415
     from inroad.host.resolver.nft import NftRedirect  # noqa: PLC0415
     from inroad.host.resolver.overriding import OverridingResolver  # noqa: PLC0415
 
+    asked = places.asks_resolved()
+    bus = await _running_resolved(places.bus) if asked else None
+    probes = Probes(
+        platform="linux",
+        resolved_runs=bus is not None,
+        resolved_asked=asked,
+        nft=run.tool("nft") is not None,
+        iptables=run.tool("iptables-restore") is not None,
+    )
+
+    def overriding(why: str) -> Resolver:
+        choice = override(probes, why)
+        redirect = NftRedirect() if choice.tool == "nft" else IptablesRedirect(journal)
+        conf = places.read_resolv_conf()
+        return OverridingResolver(redirect, conf, reason=choice.reason, mark=mark, preferred=preferred)
+
+    choice = choose(probes)
+    log.info("resolver chosen", kind=choice.kind, tool=choice.tool, reason=choice.reason)
+    if bus is None:
+        return overriding(_why_not(probes))
+    from inroad.host.resolver.adaptive import AdaptiveResolver  # noqa: PLC0415
+    from inroad.host.resolver.resolved import ResolvedResolver  # noqa: PLC0415
+
+    first = ResolvedResolver(bus, reason=choice.reason, interface=interface, preferred=preferred)
+    resolver = AdaptiveResolver(first, bus, overriding, lambda wanted: names_arrive(wanted, resolve))
+    await resolver.start()
+    return resolver
+
+
+async def _running_resolved(address: str | None) -> Bus | None:
+    """Connect to the bus that systemd-resolved is on, None where it is not."""
+    from inroad.host.resolver.resolved import Bus  # noqa: PLC0415 - only hosts that have it pay for it
+
     try:
-        conf = resolv_conf.parse(path.read_text(errors="replace"))
+        bus = await Bus.connect(address)
     except OSError as error:
-        log.warning("resolv.conf can't be read", path=str(path), problem=str(error))
-        conf = resolv_conf.ResolvConf()
-    redirect = NftRedirect() if choice.tool == "nft" else IptablesRedirect(journal)
-    return OverridingResolver(redirect, conf, reason=choice.reason, mark=mark, preferred=preferred)
+        log.debug("no system bus", problem=str(error))
+        return None
+    with contextlib.suppress(HostChangeFailed):
+        if await bus.owned():
+            return bus
+    bus.close()
+    return None
 
 
 async def undo(entry: Entry) -> str:
     """Undo what a crashed daemon announced in the journal; see `inroad.host.cleanup`."""
-    from inroad.host.resolver import iptables  # noqa: PLC0415
+    from inroad.host.resolver import iptables, macos, windows  # noqa: PLC0415
 
-    if entry.kind == iptables.KIND:
-        return await iptables.undo(entry)
+    match entry.kind:
+        case iptables.KIND:
+            return await iptables.undo(entry)
+        case macos.KIND:
+            return await macos.undo(entry)
+        case windows.KIND if sys.platform == "win32":
+            from inroad.host.resolver.windows_api import WindowsSettings  # noqa: PLC0415
+
+            return await windows.undo(entry, WindowsSettings())
     raise HostChangeFailed(f"nobody knows how to undo {entry.kind}")

@@ -28,7 +28,9 @@ class IptablesRedirect:
 
     async def set(self, wanted: Redirection | None) -> None:
         """See `redirect.Redirect`."""
-        families: set[int] = {target[0].version for target, _ in wanted.pairs()} if wanted is not None else set()
+        families: set[int] = (
+            {target[0].version for target, _ in wanted.pairs()} if wanted is not None else set()
+        )
         if families and not self._entry:
             self._entry = self._journal.record(KIND, {"chain": CHAIN})
         try:
