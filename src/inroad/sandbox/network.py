@@ -122,11 +122,9 @@ async def _wire(home: Home, topology: Topology, place: str) -> None:
 
 async def _masquerade(home: Home) -> None:
     """Have the workstation do for the nodes what Docker does for containers: whatever leaves is its own."""
-    rules = "".join(
-        f"{FAMILY[family]} saddr {NODES[family]} oifname != nodes0 masquerade\n" for family in FAMILY
-    )
-    hook = "type nat hook postrouting priority 100; policy accept;"
-    text = f"table inet inroad-sandbox-host {{ chain postrouting {{ {hook}\n{rules} }} }}\n"
+    rules = [f"{FAMILY[family]} saddr {NODES[family]} oifname != nodes0 masquerade" for family in FAMILY]
+    hook = ["type nat hook postrouting priority 100; policy accept;", *rules]
+    text = "\n".join(["table inet inroad-sandbox-host {", "chain postrouting {", *hook, "}", "}", ""])
     inside = f"--net={home.namespace_path('workstation')}"
     argv = [require("nsenter", "util-linux"), inside, require("nft", "nftables"), "-f", "-"]
     done = await run_async(argv, stdin=text)

@@ -7,8 +7,8 @@ It behaves as kube-proxy's nftables mode does (Kubernetes "Virtual IPs and Servi
 * an address of the service network that no service has is silent: packets are dropped;
 * a pod that reaches itself through a service comes from its node's address, else it would answer itself.
 
-The same from the node's own processes (hook output). Beyond that, pods reach the world outside the cluster
-from their node's address. A new table takes the old one's place in one transaction, connections that were
+The same from the node's own processes (hook output). Beyond that, pods reach whatever is no pod from their
+node's address, as with kindnet's and Calico's masquerading. A new table takes the old one's place in one transaction, connections that were
 translated before stay so.
 """
 
@@ -125,7 +125,7 @@ class Rules:
 
     def _masquerade(self, family: int) -> list[str]:
         ip = FAMILY[family]
-        inside = [str(network) for network in (*self.pods, NODES[family]) if network.version == family]
+        inside = [str(network) for network in self.pods if network.version == family]
         rules = [
             f"meta mark and {MASQUERADE_MARK:#x} == {MASQUERADE_MARK:#x} masquerade",
             f"ct status dnat {ip} saddr . {ip} daddr @hairpin{family} masquerade",
