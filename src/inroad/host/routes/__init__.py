@@ -1,5 +1,8 @@
 """The workstation's routes.
 
-`api` is the contract; `choose` picks the back end; `linux` is the one for Linux, on `rtnetlink` (the
-messages) and `placement` (where our rule stands); `fake` has no host.
+`api` is the contract; `choose` picks the back end; `fake` has no host.
+
+Linux: `linux`, on `rtnetlink` (the messages), `netlink` (the socket), `placement` (where our rule stands) and
+`monitor` (what others change). macOS and Windows: `commands` does the work, `macos` and `windows` know the
+words, `watching` and `watching_windows` hear of changes.
 """
