@@ -17,12 +17,13 @@ from inroad.sandbox.apiserver.synthetic import populate
 from inroad.sandbox.controller import Controller
 from inroad.sandbox.credentials import Credentials
 from inroad.sandbox.endpoints import EndpointsController, is_ready
+from inroad.sandbox.garbage import GarbageCollector
 from inroad.sandbox.kubelet import Kubelet
 from inroad.sandbox.namespaces import NamespaceController
 from inroad.sandbox.options import Options
 from inroad.sandbox.pod import Surroundings
 from inroad.sandbox.proxy import ServiceProxy
-from inroad.sandbox.replicas import DeploymentController, GarbageCollector, ReplicaSetController
+from inroad.sandbox.replicas import DeploymentController, ReplicaSetController
 from inroad.sandbox.scheduler import Scheduler
 from inroad.sandbox.state import Home
 from inroad.sandbox.statefulsets import StatefulSetController

@@ -1,4 +1,4 @@
-"""Deployments make ReplicaSets, ReplicaSets make pods; what an owner leaves behind goes with it.
+"""Deployments make ReplicaSets, ReplicaSets make pods.
 
 Rolling updates keep `maxSurge` and `maxUnavailable` as the Deployment says. The names are Kubernetes' own:
 `NAME-HASH` for a set, `NAME-HASH-XXXXX` for a pod.
@@ -272,25 +272,3 @@ def step(deployment: Json, new: Json, old: list[Json]) -> dict[str, int]:
             spare -= max(0, drop - useless)
             sizes[key] -= drop
     return {key: size for key, size in sizes.items() if size != before[key]}
-
-
-class GarbageCollector(Controller):
-    """Deletes what a deleted owner has left behind."""
-
-    watches = ("deployments", "replicasets", "statefulsets", "daemonsets", "services", "pods")
-    dependents = ("replicasets", "pods", "endpointslices", "endpoints")
-
-    def keys(self, plural: str, change: Change) -> Iterable[str]:
-        """Only deletions matter: `namespace/uid` of the owner."""
-        if change.kind != "DELETED":
-            return []
-        return [f"{change.entry.namespace}/{change.entry.object()['metadata']['uid']}"]
-
-    async def reconcile(self, key: str) -> None:
-        """Delete everything that names this owner."""
-        namespace, uid = split(key)
-        for plural in self.dependents:
-            for one in self.store.list(plural, namespace):
-                owners = one["metadata"].get("ownerReferences", ())
-                if owners and all(owner["uid"] == uid for owner in owners):
-                    self.store.delete(plural, one["metadata"]["name"], namespace)
