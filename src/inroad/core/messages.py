@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 PROTOCOL_VERSION = 1
-TOKEN_AUDIENCE = "inroad-traffic-manager"
+TOKEN_AUDIENCE = "inroad-traffic-manager"  # noqa: S105 - a name
 """Audience of the tokens by which agents prove their pod; good for nothing else."""
 MAX_NAME = 255
 MAX_DNS_MESSAGE = 65_535
@@ -176,6 +176,12 @@ class Ticket(msgspec.Struct, frozen=True, tag="ticket", omit_defaults=True):
     error: str = ""
 
 
+class Holding(msgspec.Struct, frozen=True, tag="holding", omit_defaults=True):
+    """The agents (ids) that a client's attachments use; always the whole set."""
+
+    agents: tuple[str, ...] = ()
+
+
 class Problem(msgspec.Struct, frozen=True, tag="problem", omit_defaults=True):
     """The peer could not do or understand something; `fatal` ends the link."""
 
@@ -195,6 +201,7 @@ Control = (
     | AgentHello
     | TicketRequest
     | Ticket
+    | Holding
     | Problem
 )
 

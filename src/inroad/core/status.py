@@ -19,12 +19,13 @@ class ConnectRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     """`environment`: the caller's variables that kubeconfig loading needs (HOME, PATH, KUBECONFIG, ...).
 
     `config_file`: the caller's configuration file, "" for none. `settings`: what the command line says, by
-    dotted key as in that file.
+    dotted key as in that file. `via`: the workload or pod that is to be the origin.
     """
 
     kubeconfig: str = ""
     context: str = ""
     namespace: str = ""
+    via: str = ""
     manager_namespace: str = ""
     directory: str = "/"
     environment: dict[str, str] = {}
@@ -96,6 +97,24 @@ class TunnelStatus(msgspec.Struct):
     flows: int = 0
 
 
+class OriginStatus(msgspec.Struct):
+    """Who dials and looks up: a pod with its kind of agent (or `traffic-manager`), and why."""
+
+    pod: str = ""
+    kind: str = "traffic-manager"
+    reason: str = ""
+
+
+class AgentStatus(msgspec.Struct):
+    """An agent that may be an origin; `attached` when this session uses it."""
+
+    namespace: str
+    pod: str
+    kind: str
+    workload: str = ""
+    attached: bool = False
+
+
 class Status(msgspec.Struct, tag="status", omit_defaults=False):
     """The truth about the session as the daemon knows it; `connected` false means all else is empty.
 
@@ -118,6 +137,9 @@ class Status(msgspec.Struct, tag="status", omit_defaults=False):
     dns: DnsStatus = msgspec.field(default_factory=DnsStatus)
     vif: VifStatus = msgspec.field(default_factory=VifStatus)
     tunnel: TunnelStatus = msgspec.field(default_factory=TunnelStatus)
+    origin: OriginStatus = msgspec.field(default_factory=OriginStatus)
+    agents: list[AgentStatus] = []
+    attachments: list[str] = []
     subnets: list[SubnetStatus] = []
     never_proxy: list[str] = []
     warnings: list[str] = []

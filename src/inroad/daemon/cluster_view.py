@@ -8,11 +8,27 @@ from collections.abc import Callable
 from ipaddress import ip_network
 
 from inroad.core.dns_policy import DnsPolicy
-from inroad.core.errors import NamespaceUnknown
+from inroad.core.errors import ConfigInvalid, NamespaceUnknown
 from inroad.core.host_config import Network
 from inroad.core.messages import ClusterInfo
+from inroad.core.origin import Wishes, Workload
 from inroad.core.subnets import Plan, plan
+from inroad.daemon.origins import Origins
 from inroad.daemon.settings import Settings
+
+
+def pinned(via: str, namespace: str) -> Workload | None:
+    """Read `--via`: `deploy/NAME`, `sts/NAME` or `pod/NAME`; raises `ConfigInvalid`."""
+    return workload(via, namespace) if via else None
+
+
+def workload(text: str, namespace: str) -> Workload:
+    """Read a workload's name as users write it; raises `ConfigInvalid`."""
+    kind, _, name = text.partition("/")
+    kinds = {"deployment": "deploy", "deploy": "deploy", "statefulset": "sts", "sts": "sts", "pod": "pod"}
+    if kind not in kinds or not name:
+        raise ConfigInvalid(f"{text!r} is no workload", "write deploy/NAME, sts/NAME or pod/NAME")
+    return Workload(namespace, f"{kinds[kind]}/{name}")
 
 
 class ClusterView:
@@ -21,8 +37,9 @@ class ClusterView:
     `known` is set with the first state, `changed` with each; whoever acts on a change clears it.
     """
 
-    def __init__(self, namespace: str, settings: Settings) -> None:
+    def __init__(self, namespace: str, settings: Settings, via: Workload | None = None) -> None:
         self.namespace = namespace
+        self.origins = Origins(Wishes(namespace, via))
         self.settings = settings
         self.warnings: list[str] = []
         self.info = ClusterInfo(generation=0)
@@ -65,6 +82,11 @@ class ClusterView:
     def mapped_namespaces(self) -> tuple[str, ...]:
         """Return whose names resolve: those that the user mapped, else all that the manager knows."""
         return self.settings.config.mapped_namespaces or self.info.namespaces
+
+    def search(self) -> tuple[str, ...]:
+        """Return the search list: the connected namespace, then those of the attachments."""
+        attached = (one.namespace for one in self.origins.wishes.attachments)
+        return tuple(dict.fromkeys((self.namespace, *attached)))
 
     def dns_policy(self) -> DnsPolicy:
         """Return which names go to the cluster."""

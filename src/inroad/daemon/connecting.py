@@ -18,7 +18,7 @@ from inroad.core.errors import TunnelFailed
 from inroad.core.host_config import FWMARK, Address
 from inroad.core.status import ConnectRequest
 from inroad.daemon import manager_pod, verify
-from inroad.daemon.cluster_view import ClusterView
+from inroad.daemon.cluster_view import ClusterView, pinned
 from inroad.daemon.dns_server import DnsServer
 from inroad.daemon.host_state import HostState
 from inroad.daemon.manager_link import ManagerLink
@@ -62,7 +62,8 @@ async def open_session(request: ConnectRequest, peer: Peer, journal: Journal, sa
 
         say("manager", f"finding the traffic-manager of {credentials.context}")
         manager_namespace = request.manager_namespace or settings.config.manager_namespace
-        cluster = ClusterView(request.namespace or credentials.namespace or "default", settings)
+        namespace = request.namespace or credentials.namespace or "default"
+        cluster = ClusterView(namespace, settings, pinned(request.via, namespace))
         manager = _manager_link(client, manager_namespace, cluster, relay)
         undo.push_async_callback(manager.close)
         await manager.start()
@@ -71,6 +72,7 @@ async def open_session(request: ConnectRequest, peer: Peer, journal: Journal, sa
         await _cluster_info(cluster, manager_namespace)
         cluster.check_namespace(cluster.namespace)
         relay.vif = await vif
+        relay.origin = cluster.origins.agent_but
 
         say("network", f"leading the cluster's names and subnets into {relay.vif.name}")
         host = HostState(await open_routes(journal))
@@ -83,6 +85,7 @@ async def open_session(request: ConnectRequest, peer: Peer, journal: Journal, sa
         dns = DnsServer(lookup=manager.lookup, fallback=fallback, mark=FWMARK, policy=cluster.dns_policy())
         undo.push_async_callback(dns.close)
         cluster.on_names = dns.invalidate
+        cluster.origins.on_change = dns.flush  # names may mean something else to another origin
         dns_addresses = tuple(address for address in VIF.addresses if _ours(address))
         await dns.start([*((str(address), DNS_PORT) for address in dns_addresses), ("127.0.0.1", 0)])
         undo.push_async_callback(host.restore)
@@ -109,6 +112,8 @@ def _manager_link(client: ApiClient, namespace: str, cluster: ClusterView, relay
         on_cluster=cluster.update,
         on_names=cluster.names_changed,
         on_link=on_link,
+        on_agents=cluster.origins.set_agents,
+        origin=cluster.origins.agent,
     )
 
 

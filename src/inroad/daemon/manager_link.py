@@ -18,7 +18,20 @@ import structlog
 from inroad import __version__
 from inroad.core import messages
 from inroad.core.errors import InroadError, TunnelFailed
-from inroad.core.messages import ClusterInfo, Hello, Lookup, LookupReply, NamesChanged, Problem, Welcome
+from inroad.core.messages import (
+    AgentInfo,
+    Agents,
+    ClusterInfo,
+    Hello,
+    Holding,
+    Lookup,
+    LookupReply,
+    NamesChanged,
+    Problem,
+    Ticket,
+    TicketRequest,
+    Welcome,
+)
 from inroad.tunnel.api import Flow, FlowHandler, Link, Refusal
 
 GREETING_TIMEOUT = 5.0
@@ -42,6 +55,8 @@ class ManagerLink:
         on_cluster: Callable[[ClusterInfo], None],
         on_names: Callable[[tuple[str, ...]], None],
         on_link: Callable[[Link | None], None],
+        on_agents: Callable[[tuple[AgentInfo, ...]], None] = lambda agents: None,
+        origin: Callable[[], str] = lambda: "",
     ) -> None:
         self.namespace = namespace
         self.session = ""
@@ -54,6 +69,10 @@ class ManagerLink:
         self._on_cluster = on_cluster
         self._on_names = on_names
         self._on_link = on_link
+        self._on_agents = on_agents
+        self._origin = origin
+        self._held: tuple[str, ...] = ()
+        self._tickets: dict[int, asyncio.Future[Ticket]] = {}
         self._lookups: dict[int, asyncio.Future[LookupReply]] = {}
         self._ids = itertools.count(1)
         self._greeting: asyncio.Future[Welcome] | None = None
@@ -82,6 +101,8 @@ class ManagerLink:
             ) from None
         self.session, self.manager_version, self.pod = welcome.session, welcome.software, pod
         self.link, self.since, self.last_error = link, time.time(), ""
+        if self._held:
+            self.hold(self._held)
         self._on_link(link)
         log.info("linked to the traffic-manager", pod=pod, version=welcome.software)
 
@@ -109,13 +130,39 @@ class ManagerLink:
         number = next(self._ids)
         future: asyncio.Future[LookupReply] = asyncio.get_running_loop().create_future()
         self._lookups[number] = future
-        self.link.send_control(messages.encode(Lookup(number, query, namespace, deadline_ms, absolute, bare)))
+        self.link.send_control(
+            messages.encode(Lookup(number, query, namespace, deadline_ms, absolute, bare, self._origin()))
+        )
         try:
             return await asyncio.wait_for(future, deadline_ms / 1000)
         except TimeoutError:
             return LookupReply(number, error="the cluster did not answer in time")
         finally:
             self._lookups.pop(number, None)
+
+    async def ticket(self, namespace: str, pod: str, uid: str, workload: str) -> Ticket:
+        """Get what an agent in this pod needs to be admitted; raises `TunnelFailed`."""
+        if self.link is None:
+            raise TunnelFailed("the link to the traffic-manager is down", "inroad status")
+        number = next(self._ids)
+        future: asyncio.Future[Ticket] = asyncio.get_running_loop().create_future()
+        self._tickets[number] = future
+        self.link.send_control(messages.encode(TicketRequest(number, namespace, pod, uid, workload)))
+        try:
+            ticket = await asyncio.wait_for(future, GREETING_TIMEOUT)
+        except TimeoutError:
+            raise TunnelFailed("the traffic-manager gave no ticket for an agent") from None
+        finally:
+            self._tickets.pop(number, None)
+        if ticket.error:
+            raise TunnelFailed(f"the traffic-manager gave no ticket: {ticket.error}")
+        return ticket
+
+    def hold(self, agents: tuple[str, ...]) -> None:
+        """Tell the manager which agents this session uses; one that nobody uses any more may end."""
+        self._held = agents
+        if self.link is not None:
+            self.link.send_control(messages.encode(Holding(agents)))
 
     def _on_control(self, payload: bytes) -> None:
         try:
@@ -132,6 +179,12 @@ class ManagerLink:
                 self._on_cluster(message)
             case NamesChanged(names):
                 self._on_names(names)
+            case Agents(agents):
+                self._on_agents(agents)
+            case Ticket():
+                waiting = self._tickets.get(message.id)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(message)
             case Welcome():
                 if self._greeting is not None and not self._greeting.done():
                     self._greeting.set_result(message)

@@ -41,6 +41,7 @@ class Relay:
 
     def __init__(self) -> None:
         self.vif: Vif | None = None
+        self.origin: Callable[[str], str] = lambda gone: ""  # the agent that dials; `gone` is none any more
         self.deadline = 5.0  # seconds for a dial: endpointDial + roundtripLatency
         self.on_vif_failed: Callable[[str], None] = lambda reason: None
         self.flows: dict[int, TcpFlow | DatagramFlow] = {}
@@ -152,7 +153,7 @@ class Relay:
 class TcpFlow:
     """A TCP flow until its socket is accepted; implements `FlowHandler` and then hands over to a pump."""
 
-    __slots__ = ("ended", "early", "number", "opened", "relay", "target", "tunnel_flow")
+    __slots__ = ("ended", "early", "number", "opened", "relay", "target", "tunnel_flow", "via")
 
     def __init__(self, relay: Relay, number: int, target: Endpoint) -> None:
         self.relay = relay
@@ -160,13 +161,15 @@ class TcpFlow:
         self.target = target
         self.tunnel_flow: Flow | None = None
         self.opened = False
+        self.via = ""
         self.early: list[bytes] = []  # a server that speaks first, before our kernel has accepted
         self.ended = False
 
     def dial(self, link: Link) -> None:
         """Ask the far side to connect."""
         host, port = self.target
-        request = Dial("tcp", host, port, int(self.relay.deadline * 1000))
+        self.via = self.relay.origin(self.via)
+        request = Dial("tcp", host, port, int(self.relay.deadline * 1000), self.via)
         self.tunnel_flow = link.open(messages.encode(request), self)
 
     def abandon(self) -> None:
@@ -195,6 +198,10 @@ class TcpFlow:
         """Tell the application what the far side met."""
         log.debug("dial refused", target=self.target, reason=reason.name, detail=detail)
         self.tunnel_flow = None
+        link = self.relay.link
+        if reason is Refusal.LINK_DOWN and self.via and link is not None and self.number in self.relay.flows:
+            self.dial(link)  # the agent has gone: the next choice, at once
+            return
         if self.relay.flows.pop(self.number, None) is not None:
             self.relay.verdict(self.number, VERDICTS[reason])
 
@@ -234,7 +241,7 @@ class DatagramFlow:
     def dial(self, link: Link) -> None:
         """Ask the far side for an association with the target."""
         host, port = self.target
-        request = Dial(self.transport, host, port, int(self.relay.deadline * 1000))
+        request = Dial(self.transport, host, port, int(self.relay.deadline * 1000), self.relay.origin(""))
         self.tunnel_flow = link.open(messages.encode(request), self)
 
     def send(self, payload: bytes) -> bool:

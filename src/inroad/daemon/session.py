@@ -11,24 +11,16 @@ from pathlib import Path
 
 import structlog
 
-from inroad import __version__
 from inroad.core.config import Config
 from inroad.core.errors import InroadError
 from inroad.core.host_config import FWMARK, Address, HostConfig, ResolverConfig, RouteConfig
-from inroad.core.status import (
-    ConnectRequest,
-    DnsStatus,
-    ResolverStatus,
-    Status,
-    SubnetStatus,
-    TunnelStatus,
-    VifStatus,
-)
+from inroad.core.status import ConnectRequest, Status
 from inroad.daemon.cluster_view import ClusterView
 from inroad.daemon.dns_server import DnsServer
 from inroad.daemon.host_state import HostState
 from inroad.daemon.manager_link import ManagerLink
 from inroad.daemon.relay import Relay
+from inroad.daemon.report import report
 from inroad.daemon.settings import Settings
 from inroad.daemon.user_child import Peer, load
 from inroad.host.vif.api import Vif, VifConfig
@@ -79,16 +71,18 @@ class Session:
         self.peer = peer
         self.context = credentials.context
         self.server = credentials.server
+        self.cluster_name = credentials.cluster
+        self.vif_config = VIF
         self.manager_namespace = manager_namespace
         self.cluster = cluster
-        self._manager = parts.manager
-        self._relay = parts.relay
-        self._host = parts.host
-        self._dns = parts.dns
-        self._dns_servers = [(address, DNS_PORT) for address in parts.dns_addresses]
-        self._since = ""
-        self._warnings: list[str] = []
-        self._config_problem: list[str] = []
+        self.manager = parts.manager
+        self.relay = parts.relay
+        self.host = parts.host
+        self.dns = parts.dns
+        self.dns_servers = [(address, DNS_PORT) for address in parts.dns_addresses]
+        self.since = datetime.now(UTC)
+        self.host_problems: list[str] = []
+        self.config_problems: list[str] = []
         self._undo = AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         parts.relay.on_vif_failed = self._vif_failed
@@ -96,7 +90,7 @@ class Session:
     def begin(self, undo: AsyncExitStack) -> None:
         """Start to live: follow the cluster; `undo` is what `close` runs."""
         self._undo = undo
-        self._since = _iso(datetime.now(UTC))
+        self.since = datetime.now(UTC)
         self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._watch_config())]
 
     async def close(self) -> None:
@@ -109,17 +103,19 @@ class Session:
         """Make another namespace the connected one; running flows are not touched."""
         self.cluster.check_namespace(namespace)
         self.cluster.namespace = namespace
-        self._manager.set_namespace(namespace)
+        self.manager.set_namespace(namespace)
+        origins = self.cluster.origins
+        origins.set_wishes(replace(origins.wishes, namespace=namespace))
         await self.update_host()
 
     async def update_host(self) -> None:
         """Make DNS server, resolver and routes be what the cluster's newest state asks for."""
         config = self.cluster.settings.config
-        self._relay.deadline = config.endpoint_dial + config.roundtrip_latency
-        self._dns.configure(self.cluster.dns_policy())
+        self.relay.deadline = config.endpoint_dial + config.roundtrip_latency
+        self.dns.configure(self.cluster.dns_policy())
         wanted = self._wanted()
-        if wanted != self._host.applied:
-            await self._host.apply(wanted)
+        if wanted != self.host.applied:
+            await self.host.apply(wanted)
 
     def _wanted(self) -> HostConfig:
         plan, info, config = self.cluster.plan(), self.cluster.info, self.cluster.settings.config
@@ -128,10 +124,10 @@ class Session:
             addresses=VIF.addresses,
             routes=RouteConfig(interface=VIF.name, subnets=subnets, never=plan.never),
             resolver=ResolverConfig(
-                server=self._dns_servers[0],
-                server6=next((server for server in self._dns_servers[1:]), None),
+                server=self.dns_servers[0],
+                server6=next((server for server in self.dns_servers[1:]), None),
                 interface=VIF.name,
-                search=(self.cluster.namespace,),
+                search=self.cluster.search(),
                 routed=(*self.cluster.mapped_namespaces(), "svc", info.domain, *_suffixes(config)),
                 reverse=subnets,
             ),
@@ -147,14 +143,14 @@ class Session:
             await self.cluster.changed.wait()
             self.cluster.changed.clear()
             try:
-                if self._relay.vif is None:
+                if self.relay.vif is None:
                     await self._rebuild_vif()
                 await self.update_host()
             except InroadError as error:
                 log.error("the host does not follow the cluster", error=str(error))
-                self._warnings = [str(error)]
+                self.host_problems = [str(error)]
             else:
-                self._warnings = []
+                self.host_problems = []
 
     async def _watch_config(self) -> None:
         """Take over what the user writes into the configuration file while the session lives.
@@ -174,55 +170,19 @@ class Session:
                 self.cluster.settings.from_user(loaded, path, self.request.settings)
             except InroadError as error:
                 log.error("the changed configuration is not taken", error=str(error))
-                self._config_problem = [str(error)]
+                self.config_problems = [str(error)]
             else:
-                self._config_problem = []
+                self.config_problems = []
                 self.cluster.changed.set()
 
     async def _rebuild_vif(self) -> None:
         """The device went, and the kernel took its routes with it: start from none."""
-        await self._host.apply(replace(self._host.applied, routes=RouteConfig()))
-        self._relay.vif = await open_session_vif(self._relay, self.cluster.settings)
+        await self.host.apply(replace(self.host.applied, routes=RouteConfig()))
+        self.relay.vif = await open_session_vif(self.relay, self.cluster.settings)
 
     async def status(self) -> Status:
         """Tell the truth about this session."""
-        manager, resolver, plan = self._manager, self._host.resolver, self.cluster.plan()
-        linked = manager.link is not None
-        return Status(
-            connected=True,
-            state="connected" if linked and self._relay.vif is not None else "reconnecting",
-            since=self._since,
-            version=__version__,
-            user=self.peer.name,
-            context=self.context,
-            server=self.server,
-            namespace=self.cluster.namespace,
-            manager_namespace=self.manager_namespace,
-            cluster_domain=self.cluster.info.domain,
-            resolver=ResolverStatus(resolver.kind, resolver.reason) if resolver else ResolverStatus(),
-            dns=DnsStatus(
-                address=str(self._dns_servers[0][0]),
-                port=DNS_PORT,
-                fallback=[f"{address}:{port}" for address, port in self._host.fallback],
-                recursion=self._dns.recursion.text,
-                counters=self._dns.counters(),
-            ),
-            vif=await self._vif_status(),
-            tunnel=_tunnel_status(manager),
-            subnets=[SubnetStatus(str(s.network), s.network.version, s.source) for s in plan.subnets],
-            never_proxy=[str(network) for network in plan.never],
-            warnings=[
-                *self._warnings,
-                *([] if linked else [f"no link to the manager: {manager.last_error}"]),
-            ],
-        )
-
-    async def _vif_status(self) -> VifStatus:
-        vif = self._relay.vif
-        if vif is None:
-            return VifStatus(name=VIF.name, mode="lost")
-        counters = await vif.counters() | self._relay.counters
-        return VifStatus(vif.name, vif.kind, vif.reason, VIF.mtu, counters)
+        return await report(self)
 
 
 def _file_state(path: str) -> tuple[int, int] | None:
@@ -235,15 +195,3 @@ def _file_state(path: str) -> tuple[int, int] | None:
 
 def _suffixes(config: Config) -> tuple[str, ...]:
     return tuple(suffix.lstrip(".") for suffix in config.include_suffixes)
-
-
-def _tunnel_status(manager: ManagerLink) -> TunnelStatus:
-    since = _iso(datetime.fromtimestamp(manager.since, UTC))
-    if manager.link is None:
-        return TunnelStatus("reconnecting", since, manager.pod)
-    stats = manager.link.stats()
-    return TunnelStatus("up", since, manager.pod, stats["rtt_ms"], int(stats["flows"]))
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="seconds")

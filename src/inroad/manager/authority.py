@@ -1,6 +1,6 @@
-"""The certificates by which agents know their manager: a CA of our own, kept in a Secret.
+"""The certificates by which agents know their manager: a CA of our own, kept in a Secret of the chart.
 
-The first manager makes it; every replica and every later version uses the same, so agents stay valid
+The first manager fills it; every replica and every later version uses the same, so agents stay valid
 through upgrades. The server certificate is renewed at start when it has less than a month left.
 """
 
@@ -11,7 +11,6 @@ import ssl
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,10 +21,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from inroad.core.errors import InroadError
 from inroad.kube.client import ApiClient
+from inroad.kube.failures import ApiStatus
 
 SECRET = "traffic-manager-tls"  # noqa: S105 - a name
 SERVER_NAME = "inroad-traffic-manager"
 """The one name in the server certificate, whatever address the agent used."""
+CONFLICT = 409
 CA_LIFE, LEAF_LIFE, RENEW_BEFORE = timedelta(days=3650), timedelta(days=90), timedelta(days=30)
 
 
@@ -72,8 +73,13 @@ class Authority:
         }
 
 
+class _Metadata(msgspec.Struct, rename="camel"):
+    resource_version: str = ""
+
+
 class _Secret(msgspec.Struct):
-    data: dict[str, str]
+    metadata: _Metadata
+    data: dict[str, str] = {}
 
 
 def make(now: datetime) -> Authority:
@@ -126,34 +132,32 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> str:
 
 
 async def load_or_make(api: ApiClient, namespace: str) -> Authority:
-    """Return the authority that the cluster keeps; raises `InroadError` when it can't be read or kept."""
-    path = f"/api/v1/namespaces/{namespace}/secrets"
-    stored = await _read(api, f"{path}/{SECRET}")
-    if stored is None:
-        fresh = make(datetime.now(UTC))
+    """Return the authority that the cluster keeps; raises `InroadError` when it can't be read or kept.
+
+    The Secret itself is the chart's, empty at first, so that the manager needs no right to create any.
+    """
+    path = f"/api/v1/namespaces/{namespace}/secrets/{SECRET}"
+    while True:
+        found = msgspec.json.decode(await api.get(path), type=_Secret)
+        now = datetime.now(UTC)
+        stored = _decoded(found.data)
+        current = stored.renewed(now) if stored is not None else make(now)
+        if current == stored:
+            return current
+        body = current.secret(namespace)
+        body["metadata"]["resourceVersion"] = found.metadata.resource_version
         try:
-            await api.create(path, fresh.secret(namespace))
-        except InroadError:
-            stored = await _read(api, f"{path}/{SECRET}")  # another replica was faster
-            if stored is None:
+            await api.send("PUT", path, None, msgspec.json.encode(body))
+        except ApiStatus as error:
+            if error.status != CONFLICT:
                 raise
-        else:
-            return fresh
-    renewed = stored.renewed(datetime.now(UTC))
-    if renewed is not stored:
-        body = msgspec.json.encode(renewed.secret(namespace))
-        await api.send("PUT", f"{path}/{SECRET}", None, body)
-    return renewed
+            continue  # another replica was faster: use what it made
+        return current
 
 
-async def _read(api: ApiClient, path: str) -> Authority | None:
-    listing = await api.get(str(Path(path).parent), {"fieldSelector": f"metadata.name={SECRET}"})
-    found = msgspec.json.decode(listing, type=_Secrets).items
-    if not found:
+def _decoded(data: dict[str, str]) -> Authority | None:
+    texts = {name: base64.b64decode(text).decode() for name, text in data.items()}
+    try:
+        return Authority(texts["ca.crt"], texts["ca.key"], texts["tls.crt"], texts["tls.key"])
+    except KeyError:
         return None
-    data = {name: base64.b64decode(text).decode() for name, text in found[0].data.items()}
-    return Authority(data["ca.crt"], data["ca.key"], data["tls.crt"], data["tls.key"])
-
-
-class _Secrets(msgspec.Struct):
-    items: list[_Secret]

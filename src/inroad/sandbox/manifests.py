@@ -15,6 +15,7 @@ Rule = tuple[str, list[str], list[str]]
 """(API group, resources, verbs)."""
 MANAGER_NAMESPACE = "inroad"
 HEALTH_PORT = 15702
+AGENT_PORT = 15703
 MANAGER_LABELS = {"app.kubernetes.io/name": "inroad", "app.kubernetes.io/component": "traffic-manager"}
 PYTHON = ["python3", "-m"]
 
@@ -264,14 +265,26 @@ def manager() -> list[Placed]:
         ("", ["nodes", "namespaces", "pods", "services"], ["list", "watch"]),
         ("networking.k8s.io", ["servicecidrs"], ["list", "watch"]),
         ("discovery.k8s.io", ["endpointslices"], ["list", "watch"]),
+        ("authentication.k8s.io", ["tokenreviews"], ["create"]),
     ]
+    own: list[Rule] = [
+        ("", ["services"], ["create", "delete"]),
+        ("", ["secrets"], ["get", "update"]),
+    ]
+    certificates = {
+        "kind": "Secret",
+        "apiVersion": "v1",
+        "metadata": {"name": "traffic-manager-tls", "labels": MANAGER_LABELS},
+    }
     name = "traffic-manager"
     return [
         namespace(MANAGER_NAMESPACE),
         (MANAGER_NAMESPACE, service_account(name, MANAGER_LABELS)),
         *grant(name, MANAGER_NAMESPACE, reads),
-        *grant(name, MANAGER_NAMESPACE, [("", ["services"], ["create", "delete"])], MANAGER_NAMESPACE),
+        *grant(name, MANAGER_NAMESPACE, own, MANAGER_NAMESPACE),
         (MANAGER_NAMESPACE, config),
+        (MANAGER_NAMESPACE, certificates),
+        (MANAGER_NAMESPACE, service(name, MANAGER_LABELS, [("agents", "TCP", AGENT_PORT, AGENT_PORT)])),
         (MANAGER_NAMESPACE, deployment(name, 1, MANAGER_LABELS, pod)),
     ]
 

@@ -1,0 +1,114 @@
+"""What `inroad status` shows of a session: collected from its parts at the moment of asking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from inroad import __version__
+from inroad.core.status import (
+    AgentStatus,
+    DnsStatus,
+    OriginStatus,
+    ResolverStatus,
+    Status,
+    SubnetStatus,
+    TunnelStatus,
+    VifStatus,
+)
+from inroad.daemon.manager_link import ManagerLink
+from inroad.daemon.origins import Origins
+
+if TYPE_CHECKING:
+    from inroad.daemon.session import Session
+
+
+async def report(session: Session) -> Status:
+    """Tell the truth about a session."""
+    cluster, origins, resolver = session.cluster, session.cluster.origins, session.host.resolver
+    plan = cluster.plan()
+    whole = session.manager.link is not None and session.relay.vif is not None
+    return Status(
+        connected=True,
+        state="connected" if whole else "reconnecting",
+        since=_iso(session.since),
+        version=__version__,
+        user=session.peer.name,
+        context=session.context,
+        cluster=session.cluster_name,
+        server=session.server,
+        namespace=cluster.namespace,
+        manager_namespace=session.manager_namespace,
+        cluster_domain=cluster.info.domain,
+        resolver=ResolverStatus(resolver.kind, resolver.reason) if resolver else ResolverStatus(),
+        dns=_dns(session),
+        vif=await _vif(session),
+        tunnel=_tunnel(session.manager),
+        origin=_origin(session.manager.pod, origins),
+        agents=_agents(origins),
+        attachments=[str(one) for one in origins.wishes.attachments],
+        subnets=[SubnetStatus(str(s.network), s.network.version, s.source) for s in plan.subnets],
+        never_proxy=[str(network) for network in plan.never],
+        warnings=list(_warnings(session)),
+    )
+
+
+def _warnings(session: Session) -> Iterator[str]:
+    if session.manager.link is None:
+        yield f"no link to the traffic-manager: {session.manager.last_error}"
+    if session.relay.vif is None:
+        yield "the packet loop ended; the VIF is being made anew"
+    warning = session.cluster.origins.warning()
+    if warning:
+        yield warning
+    yield from session.host_problems
+    yield from session.config_problems
+    yield from session.cluster.warnings
+
+
+def _dns(session: Session) -> DnsStatus:
+    address, port = session.dns_servers[0]
+    return DnsStatus(
+        address=str(address),
+        port=port,
+        fallback=[f"{host}:{number}" for host, number in session.host.fallback],
+        recursion=session.dns.recursion.text,
+        counters=session.dns.counters(),
+    )
+
+
+async def _vif(session: Session) -> VifStatus:
+    vif = session.relay.vif
+    if vif is None:
+        return VifStatus(mode="lost")
+    counters = await vif.counters() | session.relay.counters
+    return VifStatus(vif.name, vif.kind, vif.reason, session.vif_config.mtu, counters)
+
+
+def _tunnel(manager: ManagerLink) -> TunnelStatus:
+    since = _iso(datetime.fromtimestamp(manager.since, UTC))
+    if manager.link is None:
+        return TunnelStatus("reconnecting", since, manager.pod)
+    stats = manager.link.stats()
+    return TunnelStatus("up", since, manager.pod, stats["rtt_ms"], int(stats["flows"]))
+
+
+def _origin(manager_pod: str, origins: Origins) -> OriginStatus:
+    chosen = origins.current
+    for agent in origins.agents:
+        if agent.id == chosen.agent:
+            return OriginStatus(agent.pod, agent.kind, chosen.reason)
+    return OriginStatus(manager_pod, reason=chosen.reason)
+
+
+def _agents(origins: Origins) -> list[AgentStatus]:
+    held = origins.holds()
+    return [
+        AgentStatus(agent.namespace, agent.pod, agent.kind, agent.workload, agent.id in held)
+        for agent in origins.agents
+    ]
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")
