@@ -287,9 +287,9 @@ class MuxFlow:
 
     def granted(self, size: int) -> None:
         """More credit came."""
+        if self.credit + size > frames.MAX_CREDIT:
+            raise ProtocolError(f"flow {self.id} was granted {self.credit + size} bytes")
         self.credit += size
-        if self.credit > frames.MAX_CREDIT:
-            raise ProtocolError(f"flow {self.id} was granted {self.credit} bytes")
         self.lane.queue(self)
         self.lane.check_writable(self)
 
