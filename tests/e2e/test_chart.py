@@ -186,7 +186,7 @@ def test_the_table_of_permissions_is_the_chart(tmp_path: Path) -> None:
 
 
 def left(stage: Stage, namespace: str) -> list[str]:
-    """Return the names of everything of inroad's that belongs to a namespace, cluster-wide objects included."""
+    """Return the names of all that belongs to a namespace, our cluster-wide objects included."""
     kinds = "all,configmaps,secrets,serviceaccounts,roles,rolebindings,poddisruptionbudgets,endpointslices"
     label = "app.kubernetes.io/name=inroad"
     inside = stage.kubectl("get", kinds, "-n", namespace, "-o", "name").split()

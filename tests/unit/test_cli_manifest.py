@@ -19,6 +19,7 @@ def test_everything_moves_to_the_chosen_namespace() -> None:
         f"{core}/net-tools/serviceaccounts/traffic-manager",
         f"{core}/net-tools/configmaps/traffic-manager",
         f"{core}/net-tools/services/traffic-manager",
+        f"{core}/net-tools/secrets/traffic-manager-tls",
         f"{rbac}/clusterroles/traffic-manager-net-tools",
         f"{rbac}/clusterrolebindings/traffic-manager-net-tools",
         f"{rbac}/namespaces/net-tools/roles/traffic-manager",
