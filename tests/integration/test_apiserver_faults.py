@@ -126,6 +126,22 @@ async def test_reset_cuts_every_connection(cluster: Cluster) -> None:
     assert await status_of(cluster) == 200
 
 
+async def test_hangup_cuts_port_forwards_alone(cluster: Cluster) -> None:
+    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+    cluster.backends["default", "web", 7] = server.sockets[0].getsockname()[1]
+    path = "/api/v1/namespaces/default/pods/web/portforward?ports=7"
+    response = await watch(cluster)
+    await event(response)
+    async with cluster.http.ws_connect(path, protocols=["v4.channel.k8s.io"]) as forward:
+        await forward.receive_bytes()
+        await forward.receive_bytes()
+        assert (await cluster.server.faults.apply({"fault": "hangup"}))["cut"] == 1
+        assert (await asyncio.wait_for(forward.receive(), 5)).type != aiohttp.WSMsgType.BINARY
+    cluster.store.create("pods", pod("late"))
+    assert (await event(response))["object"]["metadata"]["name"] == "late"
+    server.close()
+
+
 async def test_refused_connections(cluster: Cluster) -> None:
     assert await status_of(cluster) == 200
     await cluster.server.faults.apply({"fault": "refuse"})

@@ -109,7 +109,7 @@ async def test_what_a_webhook_sees_and_changes(hook: Hook) -> None:
 async def test_controllers_can_ask_too(hook: Hook) -> None:
     hook.register()
     hook.decide = lambda request: patch(ADD_LABEL)
-    made = await hook.cluster.server.create("pods", pod("web"), "default")
+    made = await hook.cluster.store.create_admitted("pods", pod("web"), "default")
     assert made["metadata"]["labels"]["seen"] == "yes"
     assert hook.reviews[0]["userInfo"]["username"].endswith(":replicaset-controller")
 

@@ -90,7 +90,7 @@ class ReplicaSetController(Controller):
         for _ in range(missing):
             pod = pod_from(this["spec"]["template"], owned_by(this, "ReplicaSet"))
             pod["metadata"]["generateName"] = f"{name}-"
-            self.store.create("pods", pod, namespace)
+            await self.store.create_admitted("pods", pod, namespace)
         # The ones that are no use yet go first, then the youngest.
         order = sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), reverse=True)
         for pod in sorted(order, key=is_ready)[: max(-missing, 0)]:

@@ -40,7 +40,7 @@ class StatefulSetController(Controller):
         }
         revision = f"{name}-{template_hash(this['spec']['template'])}"
         for number in to_create(this, pods):
-            self.store.create("pods", new_pod(this, number, revision), namespace)
+            await self.store.create_admitted("pods", new_pod(this, number, revision), namespace)
         for number in to_delete(this, pods, revision):
             self.store.delete("pods", pods[number]["metadata"]["name"], namespace)
         self._count(this, list(pods.values()), revision)

@@ -1,13 +1,22 @@
 """The sandbox's Kubernetes API server: what clients of a real one see, without etcd and kubelet.
 
-Reading order is data order:
+Reading order is data order, three groups of files:
 
-* `resources` the kinds, `status` the errors, `objects`, `names`, `defaults`, `services` the rules for objects
-* `collection` one resource's objects and history, `store` all of them: what the sandbox's controllers use
-* `requests` what a path asks for, `auth`, `tokens`, `rights` who may do it
-* `handlers` one method per verb, `watches`, `selectors`, `documents` (discovery, version)
-* `takeover`, `websocket`, `portforward` connections into pods
-* `server` ties it together; `certs`, `kubeconfig` for whoever starts it
+*Objects.* `resources` the kinds, `status` the errors, `names`, `objects`, `validation`, `defaults`,
+`service_rules`, `services` the rules for objects; `collection` one resource's objects and history, `store` all
+of them, which the sandbox's controllers use directly; `synthetic` fills it.
+
+*Requests.* `server` listens and leads a request through `requests` (what a path asks for), `auth` and `tokens`
+(who asks), `rights` (who may) to `handlers`: one method per verb. They use `bodies` (`protobuf`), `admission`
+(`webhooks`), `patches`, `lists`, `watches`, `selectors`, `subresources`, `reviews`; answers leave as
+`representation` says (`tables`, `cells`, `ages`) through `streams`. `documents` (`discovery`, `openapi`) is what
+the server says about itself, `faults` what goes wrong on demand.
+
+*Connections into pods.* `forwarding` finds the protocol, `takeover` takes the connection from HTTP,
+`websocket` frames it; `portforward` and `spdyforward` (`spdy`) are the two ways to forward, `podlink` is the
+socket in the pod.
+
+`certs` and `kubeconfig` are for whoever starts a server.
 """
 
 from inroad.sandbox.apiserver.auth import Authenticator, User, administrator

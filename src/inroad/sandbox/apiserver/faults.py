@@ -7,7 +7,8 @@ over HTTP (`POST /debug/faults`). Names and parameters:
   `match` (`VERBS:RESOURCES[:NAMESPACE][@USER]`, default all), `count` times (default until `clear`)
 * `stall`: watches that match stay open and say nothing; `break`: they end now
 * `expire`: forget all old versions, so that watches and continued lists get 410
-* `reset`: cut every connection; `refuse`: accept none, for `seconds` or until `clear`
+* `hangup`: cut the port-forwards alone; `reset`: cut every connection
+* `refuse`: accept no connection, for `seconds` or until `clear`
 * `restart` seconds: as `refuse` and `reset`, and what a server keeps in memory only is gone
 * `clear`: everything works again
 """
@@ -35,6 +36,9 @@ class Afflicted(Protocol):
 
     def forget_versions(self) -> None:
         """Drop the history of watches and the versions of lists."""
+
+    def hang_up(self) -> int:
+        """Cut the port-forwards; return how many."""
 
     def reset_connections(self) -> int:
         """Cut all connections; return how many."""
@@ -86,6 +90,8 @@ class Faults:
             return self.state() | {"ended": self._server.break_watches(match)}
         elif name == "expire":
             self._server.forget_versions()
+        elif name == "hangup":
+            return self.state() | {"cut": self._server.hang_up()}
         elif name == "reset":
             return self.state() | {"cut": self._server.reset_connections()}
         elif name in ("refuse", "restart"):

@@ -74,6 +74,7 @@ class ApiServer:
         self._sockets = list(sockets)
         self._tls = tls
         self.admission = Admission(store, Webhooks(store, dial_pod))
+        store.admit = self._admit
         reviews = Reviews(authenticator, self.authorizer)
         self._handlers = Handlers(store, reviews, self.faults, self.admission, read_log)
         self._forwarding = Forwarding(store, dial_pod)
@@ -96,14 +97,12 @@ class ApiServer:
         for listener in self._sockets:
             listener.close()
 
-    async def create(self, plural: str, obj: Json, namespace: str = "", *, user: User = CONTROLLER) -> Json:
-        """Create an object as a client does, past the admission webhooks (`Store.create` asks none)."""
-        obj = self.store.completed(plural, obj, namespace)
-        resource, metadata = BY_PLURAL[plural], obj["metadata"]
-        target = Target("create", resource, namespace or None, "", "")
-        attributes = Attributes(target, user, metadata.get("name", ""), namespace, None, False)
-        admitted = await self.admission.admit(attributes, obj)
-        return self.store.create(plural, admitted or obj, namespace)
+    async def _admit(self, plural: str, obj: Json, namespace: str) -> Json:
+        """Ask the webhooks about an object that a controller of the sandbox creates."""
+        target = Target("create", BY_PLURAL[plural], namespace or None, "", "")
+        name = obj["metadata"].get("name", "")
+        attributes = Attributes(target, CONTROLLER, name, namespace, None, dry_run=False)
+        return await self.admission.admit(attributes, obj) or obj
 
     # -- for faults ---------------------------------------------------------------------------------
 
@@ -137,9 +136,13 @@ class ApiServer:
         self._handlers.lists.forget()
         self.store.forget_history()
 
+    def hang_up(self) -> int:
+        """Cut the port-forwards; return how many."""
+        return self._forwarding.abort()
+
     def reset_connections(self) -> int:
         """Cut all connections; return how many."""
-        forwards = self._forwarding.abort()
+        forwards = self.hang_up()
         connections = self._server.connections if self._server is not None else []
         for connection in connections:
             if connection.transport is not None:
