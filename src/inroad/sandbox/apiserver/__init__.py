@@ -3,14 +3,14 @@
 Reading order is data order, three groups of files:
 
 *Objects.* `resources` the kinds, `status` the errors, `names`, `objects`, `validation`, `defaults`,
-`service_rules`, `services` the rules for objects; `collection` one resource's objects and history, `store` all
-of them, which the sandbox's controllers use directly; `synthetic` fills it.
+`service_rules`, `services` the rules for objects; `collection` one resource's objects and history, `store`
+all of them, which the sandbox's controllers use directly; `synthetic` fills it.
 
-*Requests.* `server` listens and leads a request through `requests` (what a path asks for), `auth` and `tokens`
-(who asks), `rights` (who may) to `handlers`: one method per verb. They use `bodies` (`protobuf`), `admission`
-(`webhooks`), `patches`, `lists`, `watches`, `selectors`, `subresources`, `reviews`; answers leave as
-`representation` says (`tables`, `cells`, `ages`) through `streams`. `documents` (`discovery`, `openapi`) is what
-the server says about itself, `faults` what goes wrong on demand.
+*Requests.* `server` listens and leads a request through `requests` (what a path asks for), `auth` and
+`tokens` (who asks), `rights` (who may) to `handlers`: one method per verb. They use `bodies` (`protobuf`),
+`admission` (`webhooks`), `patches`, `lists`, `watches`, `selectors`, `subresources`, `reviews`; answers leave
+as `representation` says (`tables`, `cells`, `ages`) through `streams`. `documents` (`discovery`, `openapi`)
+is what the server says about itself, `faults` what goes wrong on demand.
 
 *Connections into pods.* `forwarding` finds the protocol, `takeover` takes the connection from HTTP,
 `websocket` frames it; `portforward` and `spdyforward` (`spdy`) are the two ways to forward, `podlink` is the
