@@ -53,6 +53,7 @@ def _checked(context: click.Context, parameter: click.Parameter, given: tuple[st
 @click.option("--kubeconfig", metavar="FILE", default="", help="Instead of KUBECONFIG or ~/.kube/config.")
 @click.option("--context", default="", help="A context of the kubeconfig; its current one by default.")
 @click.option("-n", "--namespace", default="", help="The namespace to be in; the context's by default.")
+@click.option("--via", default="", help="Connections start there: deploy/NAME, sts/NAME or pod/NAME.")
 @click.option("--manager-namespace", default="", help="Where the traffic-manager runs (inroad).")
 @setting(
     "--dns", "dns.localAddresses", "ADDRESS", "Name server for all other names; the host's own by default."
@@ -74,6 +75,7 @@ def connect(
     kubeconfig: str,
     context: str,
     namespace: str,
+    via: str,
     manager_namespace: str,
     as_json: bool,
     **settings: tuple[str, ...],
@@ -88,6 +90,7 @@ def connect(
         kubeconfig=str(Path(kubeconfig).expanduser().absolute()) if kubeconfig else "",
         context=context,
         namespace=namespace,
+        via=via,
         manager_namespace=manager_namespace,
         directory=_directory(),
         environment=credential_environment(os.environ),

@@ -8,15 +8,29 @@ import os
 import select
 from collections.abc import Iterator
 from typing import TypeVar
+from urllib.parse import quote
 
 import msgspec
 
 from inroad.cli.choose import connect_socket, peer_process
 from inroad.core.errors import InroadError, NoPrivilege, by_code
-from inroad.core.status import SOCKET_PATH, ConfigView, ConnectRequest, Failure, Line, Status
+from inroad.core.status import (
+    SOCKET_PATH,
+    AgentOutcome,
+    AgentRequest,
+    ConfigView,
+    ConnectRequest,
+    Failure,
+    Line,
+    Status,
+    WorkloadList,
+)
 
 ANSWER_TIMEOUT = 30.0
 """Seconds for an answer to `status` and `quit`; a connect may take as long as it reports progress."""
+
+AGENT_TIMEOUT = 90.0
+"""Seconds for an agent to arrive: its node may have to pull the image."""
 
 END_TIMEOUT = 15.0
 """Seconds to wait for the end of a daemon that has ended its session."""
@@ -49,6 +63,14 @@ class DaemonClient:
     def status(self) -> Status:
         """Return what the daemon knows."""
         return self._call("GET", "/v1/status", Status)
+
+    def agents(self, request: AgentRequest) -> AgentOutcome:
+        """Attach, detach, add or remove an agent; returns what was done."""
+        return self._call("POST", "/v1/agents", AgentOutcome, request, timeout=AGENT_TIMEOUT)
+
+    def workloads(self, namespace: str) -> WorkloadList:
+        """Return the workloads of a namespace, the connected one when it is ""."""
+        return self._call("GET", f"/v1/workloads?namespace={quote(namespace)}", WorkloadList)
 
     def config(self) -> ConfigView:
         """Return the configuration that is in force."""
@@ -93,17 +115,25 @@ class DaemonClient:
             if not ended:
                 raise NoDaemon("the daemon ended before it answered")
 
-    def _call(self, method: str, path: str, answer: type[T]) -> T:
+    def _call(
+        self,
+        method: str,
+        path: str,
+        answer: type[T],
+        body: msgspec.Struct | None = None,
+        *,
+        timeout: float = ANSWER_TIMEOUT,
+    ) -> T:
         with (
             _translated(self.path),
-            contextlib.closing(_UnixConnection(self.path, ANSWER_TIMEOUT)) as connection,
+            contextlib.closing(_UnixConnection(self.path, timeout)) as connection,
         ):
-            connection.request(method, path)
+            connection.request(method, path, msgspec.json.encode(body) if body is not None else None)
             response = connection.getresponse()
-            body = response.read()
+            content = response.read()
             if response.status == http.client.OK:
-                return msgspec.json.decode(body, type=answer)
-            failure = msgspec.json.decode(body, type=Failure)
+                return msgspec.json.decode(content, type=answer)
+            failure = msgspec.json.decode(content, type=Failure)
             raise by_code(failure.code, failure.message, failure.remedy)
 
 

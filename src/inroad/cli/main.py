@@ -10,10 +10,14 @@ import click
 from inroad.core.errors import InroadError
 
 COMMANDS = {
+    "agent": "inroad.cli.agents:agent",
+    "attach": "inroad.cli.agents:attach",
     "config": "inroad.cli.config:config",
     "connect": "inroad.cli.connect:connect",
+    "detach": "inroad.cli.agents:detach",
     "disconnect": "inroad.cli.quit:quit_command",
     "install": "inroad.cli.install:install",
+    "list": "inroad.cli.agents:list_command",
     "quit": "inroad.cli.quit:quit_command",
     "sandbox": "inroad.sandbox.commands:group",
     "serve": "inroad.cli.serve:serve",
@@ -23,9 +27,12 @@ COMMANDS = {
     "version": "inroad.cli.version:version",
 }
 SHOWN = {
+    "agent": "Run an agent for a whole namespace (add, remove).",
+    "attach": "Let connections start in a pod of a workload (also: detach).",
     "config": "See and check the configuration.",
     "connect": "Make this workstation part of a cluster's network.",
     "install": "Install the traffic-manager in a cluster (also: upgrade, uninstall).",
+    "list": "List the workloads of a namespace and the agents in them.",
     "quit": "End the connection and put the host back (also: disconnect).",
     "sandbox": "A little cluster on this host, for trying things out.",
     "status": "Say what is connected and how.",

@@ -160,6 +160,37 @@ class ConfigView(msgspec.Struct, tag="config"):
     problems: list[str] = []
 
 
+class AgentRequest(msgspec.Struct, omit_defaults=True):
+    """Body of `POST /v1/agents`. `action`: attach, detach, add, remove; `workload` for the first two."""
+
+    action: str
+    workload: str = ""
+    namespace: str = ""
+
+
+class WorkloadStatus(msgspec.Struct):
+    """A workload of a namespace; `agent` is the kind of agent in it, "" for none."""
+
+    workload: str
+    ready: int
+    wanted: int
+    agent: str = ""
+    attached: bool = False
+
+
+class AgentOutcome(msgspec.Struct, tag="agents"):
+    """What was done, in words; answer of `POST /v1/agents`."""
+
+    done: str
+
+
+class WorkloadList(msgspec.Struct, tag="workloads"):
+    """Answer of `GET /v1/workloads?namespace=`."""
+
+    namespace: str
+    workloads: list[WorkloadStatus]
+
+
 class Outcome(msgspec.Struct, tag="outcome"):
     """The end of a successful connect. `change`: connected, unchanged or namespace."""
 

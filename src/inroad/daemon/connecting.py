@@ -90,7 +90,7 @@ async def open_session(request: ConnectRequest, peer: Peer, journal: Journal, sa
         await dns.start([*((str(address), DNS_PORT) for address in dns_addresses), ("127.0.0.1", 0)])
         undo.push_async_callback(host.restore)
 
-        parts = Parts(manager, relay, host, dns, dns_addresses)
+        parts = Parts(manager, relay, host, dns, dns_addresses, client)
         session = Session(request, credentials, peer, manager_namespace, cluster, parts)
         await session.update_host()
         say("verify", "looking up and dialling the API server's service")

@@ -22,7 +22,18 @@ import structlog
 from aiohttp import web
 
 from inroad.core.errors import ConfigInvalid, ConnectedElsewhere, InroadError
-from inroad.core.status import ConfigView, ConnectRequest, Failure, Line, Outcome, Progress, Status
+from inroad.core.status import (
+    AgentOutcome,
+    AgentRequest,
+    ConfigView,
+    ConnectRequest,
+    Failure,
+    Line,
+    Outcome,
+    Progress,
+    Status,
+    WorkloadList,
+)
 from inroad.daemon.user_child import Peer
 
 MAX_BODY = 256 * 1024
@@ -43,6 +54,12 @@ class Sessions(Protocol):
 
     async def status(self) -> Status:
         """Tell the truth."""
+
+    async def agents(self, request: AgentRequest, peer: Peer) -> str:
+        """Attach to a workload, detach, add or remove a namespace's agent; returns what was done."""
+
+    async def workloads(self, namespace: str, peer: Peer) -> WorkloadList:
+        """Return the workloads of a namespace, the connected one when it is ""."""
 
     async def config(self) -> ConfigView:
         """Return the configuration in force; raises `NotConnected`."""
@@ -71,6 +88,8 @@ class LocalApi:
                 web.get("/v1/config", self._config),
                 web.post("/v1/connect", self._connect),
                 web.post("/v1/quit", self._quit),
+                web.post("/v1/agents", self._agents),
+                web.get("/v1/workloads", self._workloads),
             ]
         )
         # a caller that goes away (Ctrl-C) cancels what it asked for
@@ -116,6 +135,22 @@ class LocalApi:
         except InroadError as error:
             return _json(_failure(error), status=403 if isinstance(error, ConnectedElsewhere) else 500)
 
+    async def _agents(self, request: web.Request) -> web.Response:
+        try:
+            wanted = msgspec.json.decode(await request.read(), type=AgentRequest)
+            return _json(AgentOutcome(await self._sessions.agents(wanted, peer_of(request))))
+        except msgspec.MsgspecError as error:
+            return _json(_failure(ConfigInvalid(f"the request is not an AgentRequest: {error}")), status=400)
+        except InroadError as error:
+            return _json(_failure(error), status=500)
+
+    async def _workloads(self, request: web.Request) -> web.Response:
+        try:
+            found = await self._sessions.workloads(request.query.get("namespace", ""), peer_of(request))
+        except InroadError as error:
+            return _json(_failure(error), status=500)
+        return _json(found)
+
     async def _connect(self, request: web.Request) -> web.StreamResponse:
         peer = peer_of(request)
         try:
@@ -152,5 +187,5 @@ def _failure(error: InroadError) -> Failure:
     return Failure(error.code, error.message, error.remedy)
 
 
-def _json(body: Status | ConfigView | Failure, status: int = 200) -> web.Response:
+def _json(body: msgspec.Struct, status: int = 200) -> web.Response:
     return web.Response(body=msgspec.json.encode(body), status=status, content_type="application/json")

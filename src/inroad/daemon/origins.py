@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import structlog
@@ -12,6 +13,22 @@ from inroad.core.origin import Origin, Wishes, Workload, choose, warning
 log = structlog.get_logger()
 
 
+class Pulse:
+    """Wakes everybody who waits at the moment it fires; nobody who comes later."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Wait for the next `fire`."""
+        await self._event.wait()
+
+    def fire(self) -> None:
+        """Wake those who wait."""
+        event, self._event = self._event, asyncio.Event()
+        event.set()
+
+
 class Origins:
     """Holds the agents that the manager pushed and the user's wishes; `current` is the choice."""
 
@@ -19,12 +36,14 @@ class Origins:
         self.wishes = wishes
         self.agents: tuple[AgentInfo, ...] = ()
         self.current: Origin = choose((), wishes)
+        self.changed = Pulse()
         self.on_change: Callable[[], None] = lambda: None
 
     def set_agents(self, agents: tuple[AgentInfo, ...]) -> None:
         """Take the manager's newest set."""
         self.agents = agents
         self._choose()
+        self.changed.fire()
 
     def set_wishes(self, wishes: Wishes) -> None:
         """Take the user's wishes."""

@@ -15,6 +15,7 @@ from inroad.core.config import Config
 from inroad.core.errors import InroadError
 from inroad.core.host_config import FWMARK, Address, HostConfig, ResolverConfig, RouteConfig
 from inroad.core.status import ConnectRequest, Status
+from inroad.daemon.attachments import Attachments
 from inroad.daemon.cluster_view import ClusterView
 from inroad.daemon.dns_server import DnsServer
 from inroad.daemon.host_state import HostState
@@ -25,6 +26,7 @@ from inroad.daemon.settings import Settings
 from inroad.daemon.user_child import Peer, load
 from inroad.host.vif.api import Vif, VifConfig
 from inroad.host.vif.choose import open_vif
+from inroad.kube.client import ApiClient
 from inroad.kube.credentials import Credentials
 
 VIF = VifConfig(
@@ -53,6 +55,7 @@ class Parts:
     host: HostState
     dns: DnsServer
     dns_addresses: tuple[Address, ...]
+    api: ApiClient
 
 
 class Session:
@@ -79,6 +82,7 @@ class Session:
         self.relay = parts.relay
         self.host = parts.host
         self.dns = parts.dns
+        self.attachments = Attachments(cluster, parts.manager, parts.api, self.update_host)
         self.dns_servers = [(address, DNS_PORT) for address in parts.dns_addresses]
         self.since = datetime.now(UTC)
         self.host_problems: list[str] = []

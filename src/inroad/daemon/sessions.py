@@ -8,8 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from inroad import __version__
-from inroad.core.errors import ConnectedElsewhere, Interrupted, NotConnected
-from inroad.core.status import ConfigView, ConnectRequest, Line, Outcome, Progress, Status
+from inroad.core.errors import ConfigInvalid, ConnectedElsewhere, Interrupted, NotConnected
+from inroad.core.status import (
+    AgentRequest,
+    ConfigView,
+    ConnectRequest,
+    Line,
+    Outcome,
+    Progress,
+    Status,
+    WorkloadList,
+)
 from inroad.daemon.connecting import open_session
 from inroad.daemon.session import Session
 from inroad.daemon.user_child import Peer, load
@@ -118,6 +127,35 @@ class Workstation:
             status = Status(state=state, version=__version__)
         status.service = self._service
         return status
+
+    def _own_session(self, peer: Peer) -> Session:
+        session = self._session
+        if session is None:
+            raise NotConnected("there is no session", "inroad connect")
+        if peer.uid not in (0, session.peer.uid):
+            raise ConnectedElsewhere(f"the session belongs to {session.peer.name}", "inroad status")
+        return session
+
+    async def agents(self, request: AgentRequest, peer: Peer) -> str:
+        """Do what the user wants with agents; returns what was done."""
+        attachments = self._own_session(peer).attachments
+        match request.action:
+            case "attach":
+                return await attachments.attach(request.workload, request.namespace)
+            case "detach":
+                return await attachments.detach(request.workload, request.namespace)
+            case "add":
+                return await attachments.add_agent(request.namespace)
+            case "remove":
+                return await attachments.remove_agent(request.namespace)
+            case action:
+                raise ConfigInvalid(f"{action!r} is no action", "use attach, detach, add or remove")
+
+    async def workloads(self, namespace: str, peer: Peer) -> WorkloadList:
+        """Return a namespace's workloads and the agents they have."""
+        session = self._own_session(peer)
+        namespace = namespace or session.cluster.namespace
+        return WorkloadList(namespace, await session.attachments.listing(namespace))
 
     async def config(self) -> ConfigView:
         """Return the configuration in force; raises `NotConnected`."""

@@ -29,6 +29,8 @@ AGENT_SHARE = 1.0
 """Seconds that an agent may take for a lookup before the next choice is asked."""
 MAX_AGENTS = 5_000
 
+DISMISSED = "no longer used"
+
 log = structlog.get_logger()
 
 Prove = Callable[[AgentHello, str], Awaitable[tuple[str, str]]]
@@ -167,6 +169,14 @@ class AgentRegistry:
         if reply is None or reply.error:
             return None
         return msgspec.structs.replace(reply, id=lookup.id)
+
+    def dismiss(self, number: str) -> None:
+        """Send an ephemeral agent home: nobody uses it any more, and its container can't be removed."""
+        agent = self._agents.get(number)
+        if agent is not None and agent.info.kind == "ephemeral":
+            log.info("agent dismissed", namespace=agent.info.namespace, pod=agent.info.pod)
+            agent.link.send_control(messages.encode(Problem(DISMISSED, fatal=True)))
+            agent.link.close(DISMISSED)
 
     def close(self) -> None:
         """End every link orderly."""

@@ -23,6 +23,7 @@ from inroad.core.messages import (
     Connected,
     Control,
     Hello,
+    Holding,
     Lookup,
     LookupReply,
     NamesChanged,
@@ -36,6 +37,9 @@ from inroad.tunnel.api import Flow, FlowHandler, Link, Quiet, Refusal
 
 MAX_LOOKUPS_IN_FLIGHT = 4_096
 """Per client; a lookup beyond it is answered with an error at once."""
+
+ABSENCE = 300.0
+"""Seconds that the attachments of a client that is gone are kept for its return."""
 
 log = structlog.get_logger()
 
@@ -74,6 +78,12 @@ class Clients:
         """A client's link ended."""
         self._clients.discard(client)
 
+    def let_go(self, agents: set[str]) -> None:
+        """A client does not use these agents any more: those that nobody uses end."""
+        used = {agent for client in self._clients for agent in client.held}
+        for agent in agents - used:
+            self.services.agents.dismiss(agent)
+
     def publish(self, cluster: ClusterInfo) -> None:
         """Push the newest state to every client that has said hello."""
         self.cluster = cluster
@@ -107,6 +117,7 @@ class Client:
         self.link = link
         self.session = ""
         self.namespace = ""
+        self.held: set[str] = set()
         self._lookups: set[asyncio.Task[None]] = set()
         link.on_open = self.on_open
         link.on_control = self.on_control
@@ -148,6 +159,10 @@ class Client:
                 self._look_up(message)
             case TicketRequest():
                 self._give_ticket(message)
+            case Holding(agents):
+                let_go = self.held - set(agents)
+                self.held = set(agents)
+                self.clients.let_go(let_go)
             case _:
                 self.link.send_control(messages.encode(messages.Problem("not expected from a client")))
 
@@ -203,5 +218,8 @@ class Client:
         for task in self._lookups:
             task.cancel()
         self.clients.forget(self)
+        if self.held:
+            # the client may be asleep, or on its way back over another link
+            asyncio.get_running_loop().call_later(ABSENCE, self.clients.let_go, self.held)
         if self.session:
             log.info("client gone", session=self.session, reason=reason)

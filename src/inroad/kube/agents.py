@@ -1,0 +1,191 @@
+"""What a traffic-agent is to Kubernetes: a Deployment of its own, or an ephemeral container in a pod.
+
+Both run the manager's image with the command `serve agent`, as a user other than root, without
+capabilities and on a read-only root, so that the restricted Pod Security Standard admits them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from inroad.core.errors import ConfigInvalid, Forbidden, InroadError
+from inroad.core.messages import TOKEN_AUDIENCE, Ticket
+from inroad.kube.client import ApiClient
+
+Json = dict[str, Any]
+
+NAME = "traffic-agent"
+LABELS = {"app.kubernetes.io/name": "inroad", "app.kubernetes.io/component": NAME}
+USER = 65532
+SECURITY: Json = {
+    "runAsNonRoot": True,
+    "runAsUser": USER,
+    "runAsGroup": USER,
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+TOKEN_LIFE = 3600
+OWNERS = {"deploy": ("apps/v1", "deployments"), "sts": ("apps/v1", "statefulsets")}
+
+
+class _Metadata(msgspec.Struct, rename="camel"):
+    name: str = ""
+    uid: str = ""
+    deletion_timestamp: str = ""
+
+
+class _Condition(msgspec.Struct):
+    type: str
+    status: str
+
+
+class _PodStatus(msgspec.Struct):
+    phase: str = ""
+    conditions: list[_Condition] = []
+
+
+class Pod(msgspec.Struct):
+    """What is needed of a pod into which an agent may go."""
+
+    metadata: _Metadata
+    status: _PodStatus = msgspec.field(default_factory=_PodStatus)
+
+    @property
+    def ready(self) -> bool:
+        """True while it runs, is ready and is not being deleted."""
+        return _Condition("Ready", "True") in self.status.conditions and not self.metadata.deletion_timestamp
+
+
+async def pod_of(api: ApiClient, namespace: str, workload: str) -> Pod:
+    """Return a ready pod of `deploy/NAME`, `sts/NAME` or `pod/NAME`; raises `ConfigInvalid` without one."""
+    kind, _, name = workload.partition("/")
+    base = f"/api/v1/namespaces/{namespace}/pods"
+    if kind == "pod":
+        return msgspec.json.decode(await api.get(f"{base}/{quote(name)}"), type=Pod)
+    version, resource = OWNERS[kind]
+    owner = msgspec.json.decode(
+        await api.get(f"/apis/{version}/namespaces/{namespace}/{resource}/{quote(name)}"), type=Json
+    )
+    selector = ",".join(f"{key}={value}" for key, value in owner["spec"]["selector"]["matchLabels"].items())
+    pods = await api.list_all(base, {"labelSelector": selector}, kind=Pod)
+    ready = sorted((pod for pod in pods if pod.ready), key=lambda pod: pod.metadata.name)
+    if not ready:
+        raise ConfigInvalid(
+            f"{workload} in {namespace} has no ready pod ({len(pods)} in all)",
+            f"kubectl get pods -n {namespace} -l {selector}",
+        )
+    return ready[0]
+
+
+async def workloads(api: ApiClient, namespace: str) -> list[tuple[str, int, int]]:
+    """Return (workload, ready replicas, wanted replicas) of a namespace, sorted by name."""
+    found = []
+    for kind, (version, resource) in OWNERS.items():
+        for one in await api.list_all(f"/apis/{version}/namespaces/{namespace}/{resource}", kind=dict):
+            name = f"{kind}/{one['metadata']['name']}"
+            found.append(
+                (name, one.get("status", {}).get("readyReplicas", 0), one["spec"].get("replicas", 1))
+            )
+    return sorted(found)
+
+
+def _environment(ticket: Ticket, kind: str, workload: str) -> list[Json]:
+    values = {
+        "INROAD_MANAGER": ticket.manager,
+        "INROAD_MANAGER_CA": ticket.ca_pem,
+        "INROAD_AGENT_KIND": kind,
+        "INROAD_WORKLOAD": workload,
+    }
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def ephemeral_container(name: str, pod: Pod, namespace: str, workload: str, ticket: Ticket) -> Json:
+    """Return the container that is added to a running pod; its proof is the ticket."""
+    identity = {
+        "POD_NAMESPACE": namespace,
+        "POD_NAME": pod.metadata.name,
+        "POD_UID": pod.metadata.uid,
+        "INROAD_TICKET": ticket.ticket,
+    }
+    environment = _environment(ticket, "ephemeral", workload)
+    return {
+        "name": name,
+        "image": ticket.image or "inroad",
+        "args": ["serve", "agent"],
+        "env": environment + [{"name": key, "value": value} for key, value in identity.items()],
+        "securityContext": SECURITY,
+    }
+
+
+async def inject(api: ApiClient, namespace: str, pod: str, container: Json) -> None:
+    """Add an ephemeral container; what admission refuses is said with the remedy."""
+    path = f"/api/v1/namespaces/{namespace}/pods/{pod}/ephemeralcontainers"
+    body = msgspec.json.encode({"spec": {"ephemeralContainers": [container]}})
+    try:
+        await api.send("PATCH", path, None, body, content_type="application/strategic-merge-patch+json")
+    except Forbidden as error:
+        raise Forbidden(
+            error.message,
+            "ask for the right to patch pods/ephemeralcontainers, or use a namespace agent: "
+            f"inroad agent add -n {namespace}",
+        ) from error
+
+
+def namespace_agent(ticket: Ticket) -> Json:
+    """Return the Deployment of a namespace agent; its proof is a projected token of its own audience."""
+    fields = {"POD_NAMESPACE": "metadata.namespace", "POD_NAME": "metadata.name", "POD_UID": "metadata.uid"}
+    token = {"audience": TOKEN_AUDIENCE, "expirationSeconds": TOKEN_LIFE, "path": "token"}
+    container = {
+        "name": NAME,
+        "image": ticket.image or "inroad",
+        "args": ["serve", "agent"],
+        "env": [
+            *_environment(ticket, "namespace", ""),
+            *(
+                {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+                for name, path in fields.items()
+            ),
+        ],
+        "securityContext": SECURITY,
+        "resources": {"requests": {"cpu": "10m", "memory": "40Mi"}},
+        "volumeMounts": [{"name": "identity", "mountPath": "/var/run/secrets/inroad", "readOnly": True}],
+    }
+    pod = {
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": 5,
+        "containers": [container],
+        "volumes": [{"name": "identity", "projected": {"sources": [{"serviceAccountToken": token}]}}],
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": NAME, "labels": LABELS},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": LABELS},
+            "template": {"metadata": {"labels": LABELS}, "spec": pod},
+        },
+    }
+
+
+async def add_namespace_agent(api: ApiClient, namespace: str, ticket: Ticket) -> None:
+    """Create the Deployment; one that is there already stays."""
+    path = f"/apis/apps/v1/namespaces/{namespace}/deployments"
+    names = await api.list_all(path, {"fieldSelector": f"metadata.name={NAME}"}, kind=dict)
+    if not names:
+        await api.create(path, namespace_agent(ticket))
+
+
+async def remove_namespace_agent(api: ApiClient, namespace: str) -> None:
+    """Delete the Deployment; raises `ConfigInvalid` when there is none."""
+    try:
+        await api.delete(f"/apis/apps/v1/namespaces/{namespace}/deployments/{NAME}")
+    except InroadError as error:
+        if getattr(error, "status", 0) != 404:
+            raise
+        raise ConfigInvalid(f"namespace {namespace} has no namespace agent", "inroad list") from None
