@@ -51,7 +51,7 @@ class Attachments:
         wanted = self._workload(text, namespace)
         self._cluster.check_namespace(wanted.namespace)
         origins = self._cluster.origins
-        done = f"{wanted} has an agent already"
+        done = f"attached to {wanted}, which has an agent already"
         if not origins.has_agent(wanted):
             pod = await kube.pod_of(self._api, wanted.namespace, wanted.name)
             ticket = await self._manager.ticket(
@@ -61,7 +61,7 @@ class Attachments:
             container = kube.ephemeral_container(name, pod, wanted.namespace, wanted.name, ticket)
             await kube.inject(self._api, wanted.namespace, pod.metadata.name, container)
             await self._arrival(wanted, pod.metadata.name, name)
-            done = f"an agent runs in pod {pod.metadata.name}"
+            done = f"attached to {wanted}: an agent runs in pod {pod.metadata.name}"
         attachments = tuple(dict.fromkeys((*origins.wishes.attachments, wanted)))
         await self._set(attachments)
         return done
@@ -73,7 +73,7 @@ class Attachments:
         if wanted not in attachments:
             raise ConfigInvalid(f"{wanted} is not attached", "inroad list")
         await self._set(tuple(one for one in attachments if one != wanted))
-        return f"{wanted} is no longer attached"
+        return f"detached from {wanted}"
 
     async def _set(self, attachments: tuple[Workload, ...]) -> None:
         origins = self._cluster.origins
