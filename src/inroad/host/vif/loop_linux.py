@@ -73,6 +73,7 @@ class PacketLoop:
     def _from_vif(self, now: float) -> None:
         fd, other, packet, buffers = self._vif, self._inner, self._packet, [self._buffer]
         ways, path, readv = self._path.tcp.app_ways, self._path, os.readv
+        associated = path.associations.fast
         for _ in range(BATCH):
             try:
                 size = readv(fd, buffers)
@@ -82,11 +83,15 @@ class PacketLoop:
             if fast(ways, packet, size):
                 self._forward(other, packet[:size])
                 continue
+            number = associated(packet, size, now)
+            if number:
+                self._hand_up(DATAGRAM, number, packet)
+                continue
             action = path.from_app(packet, size, now)
             if action == FORWARD:
                 self._forward(other, path.packet)
             elif action in (DATAGRAM, ECHO):
-                self._hand_up(action)
+                self._hand_up(action, path.number, path.packet)
 
     def _from_inner(self, now: float) -> None:
         fd, other, packet, buffers = self._inner, self._vif, self._packet, [self._buffer]
@@ -106,23 +111,21 @@ class PacketLoop:
         except OSError:  # the device is down, or the kernel dislikes the packet
             self._path.odd("write-failed")
 
-    def _hand_up(self, action: int) -> None:
-        path, table = self._path, self._path.associations
+    def _hand_up(self, action: int, number: int, packet: memoryview) -> None:
+        table = self._path.associations
         start, end = table.payload_start, table.payload_end
         opened = b""
         if table.opened is not None:
             head, ports = table.opened
-            opened = wire.record(wire.OPENED, path.number, wire.pack_opened(head, ports))
+            opened = wire.record(wire.OPENED, number, wire.pack_opened(head, ports))
         if action == DATAGRAM:
-            header = wire.HEADER.pack(wire.DATAGRAM, path.number, end - start)
+            header = wire.HEADER.pack(wire.DATAGRAM, number, end - start)
         else:
-            header = wire.HEADER.pack(wire.ECHO, path.number, end - start + 2) + wire.SEQUENCE.pack(
-                table.sequence
-            )
-        if not self._up.put(opened, header, path.packet[start:end]):
-            path.odd("datagrams-dropped")
+            header = wire.HEADER.pack(wire.ECHO, number, end - start + 2) + wire.SEQUENCE.pack(table.sequence)
+        if not self._up.put(opened, header, packet[start:end]):
+            self._path.odd("datagrams-dropped")
             if opened:
-                table.forget(path.number)  # else the daemon would never hear of it
+                table.forget(number)  # else the daemon would never hear of it
 
     # The daemon.
 
