@@ -19,6 +19,12 @@ KEEP = os.environ.get("INROAD_E2E_KEEP", "")
 IMAGE_SOURCES = ("src", "tools/image.py", "tools/oci.py", "requirements/runtime.txt", "pyproject.toml")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test the time that the first one needs, which builds and starts everything."""
+    for item in items:
+        item.add_marker(pytest.mark.timeout(1800))
+
+
 def say(line: str) -> None:
     """Print progress past pytest's capture."""
     print(line, file=sys.__stderr__, flush=True)

@@ -149,7 +149,7 @@ async def _remove(client: ApiClient, options: dict[str, Any]) -> int:
     from inroad.kube.apply import remove  # noqa: PLC0415
 
     bodies = [body for body in manifest.objects(options["namespace"]) if body["kind"] != "Namespace"]
-    return await remove(client, reversed(bodies))
+    return await remove(client, reversed(bodies), options["timeout"])
 
 
 def _report(change: str, options: dict[str, Any], as_json: bool) -> None:

@@ -14,6 +14,7 @@ from inroad.kube.failures import ApiStatus
 
 Object = Mapping[str, Any]
 
+NOT_FOUND = 404
 FIELD_MANAGER = "inroad"
 APPLY_TYPE = "application/apply-patch+yaml"  # JSON is YAML
 
@@ -33,18 +34,35 @@ async def apply(client: ApiClient, objects: Iterable[Object]) -> None:
         await client.send("PATCH", path_of(body), options, msgspec.json.encode(body), content_type=APPLY_TYPE)
 
 
-async def remove(client: ApiClient, objects: Iterable[Object]) -> int:
-    """Delete objects and what they own; return how many there were."""
+async def remove(client: ApiClient, objects: Iterable[Object], timeout: float) -> int:
+    """Delete objects and what they own, and wait until they are gone; return how many there were.
+
+    Raises `ApiFailed` when one is still there after `timeout` seconds.
+    """
     found = 0
-    for body in objects:
+    for path in [path_of(body) for body in objects]:
         try:
-            await client.delete(path_of(body), {"propagationPolicy": "Foreground"})
+            await client.delete(path, {"propagationPolicy": "Foreground"})
         except ApiStatus as error:
-            if error.status != 404:
+            if error.status != NOT_FOUND:
                 raise
         else:
             found += 1
+            await _wait_gone(client, path, timeout)
     return found
+
+
+async def _wait_gone(client: ApiClient, path: str, timeout: float) -> None:
+    try:
+        async with asyncio.timeout(timeout):
+            while True:
+                await client.get(path)
+                await asyncio.sleep(0.2)
+    except ApiStatus as error:
+        if error.status != NOT_FOUND:
+            raise
+    except TimeoutError:
+        raise ApiFailed(f"{path} is still there after {timeout:.0f} s", f"kubectl get --raw {path}") from None
 
 
 class _Status(msgspec.Struct, rename="camel"):
