@@ -53,6 +53,20 @@ async def test_a_taken_name_is_an_error_that_says_so() -> None:
             await open_vif(VifConfig(), Daemon())
 
 
+async def test_a_pair_that_outlived_its_packet_loop_is_replaced() -> None:
+    with Namespace():
+        ip("link", "add", "inroad0", "type", "veth", "peer", "name", "other")
+        ip("link", "set", "inroad0", "alias", f"inroad, packet loop {os.getpid()}")
+        with pytest.raises(HostChangeFailed, match="inroad0"):  # that one lives
+            await open_vif(VifConfig(mode="veth"), Daemon())
+        ended = await asyncio.create_subprocess_exec("true")
+        await ended.wait()
+        ip("link", "set", "inroad0", "alias", f"inroad, packet loop {ended.pid}")
+        vif = await open_vif(VifConfig(mode="veth"), Daemon())
+        assert f"inroad, packet loop {vif.pid}" in ip("link", "show", "inroad0")
+        await vif.close()
+
+
 async def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(ConfigInvalid, match="magic"):
         await open_vif(VifConfig(mode="magic"), Daemon())

@@ -43,6 +43,10 @@ def attribute(kind: int, value: bytes) -> bytes:
     return _ATTRIBUTE.pack(4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
+def _name(name: str) -> bytes:
+    return attribute(_IFLA_IFNAME, name.encode() + b"\0")
+
+
 def _family(version: int) -> int:
     return socket.AF_INET if version == 4 else socket.AF_INET6
 
@@ -85,8 +89,7 @@ class Netlink:
     def index(self, name: str) -> int | None:
         """Return the index of a link, or None where there is none of that name."""
         try:
-            body = _LINK.pack(0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, name.encode() + b"\0")
-            answer = self.request(_GETLINK, 0, body)
+            answer = self.request(_GETLINK, 0, _LINK.pack(0, 0, 0, 0, 0) + _name(name))
         except OSError:
             return None
         try:
@@ -94,6 +97,20 @@ class Netlink:
         except error:
             return None
         return index
+
+    def alias(self, name: str) -> str:
+        """Return the alias of a link, "" where it has none."""
+        try:
+            answer = self.request(_GETLINK, 0, _LINK.pack(0, 0, 0, 0, 0) + _name(name))
+        except OSError:
+            return ""
+        at = _LINK.size
+        while at + _ATTRIBUTE.size <= len(answer):
+            size, kind = _ATTRIBUTE.unpack_from(answer, at)
+            if kind == _IFLA_IFALIAS:
+                return answer[at + 4 : at + size].rstrip(b"\0").decode(errors="replace")
+            at += max(size + 3 & ~3, 4)
+        return ""
 
     def set_link(
         self,
@@ -125,11 +142,7 @@ class Netlink:
         """
 
         def end(title: str) -> bytes:
-            return (
-                _LINK.pack(0, 0, 0, _NOARP, _NOARP)
-                + attribute(_IFLA_IFNAME, title.encode() + b"\0")
-                + attribute(_IFLA_ADDRESS, mac)
-            )
+            return _LINK.pack(0, 0, 0, _NOARP, _NOARP) + _name(title) + attribute(_IFLA_ADDRESS, mac)
 
         other = end(peer) + attribute(_IFLA_NET_NS_FD, pack("=I", peer_namespace))
         data = attribute(_INFO_KIND, b"veth") + attribute(_INFO_DATA, attribute(_VETH_INFO_PEER, other))

@@ -15,6 +15,7 @@ import os
 import socket
 import sys
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
 from inroad.core.errors import HostChangeFailed
 from inroad.core.redirect import LISTENERS, Redirector
@@ -27,6 +28,9 @@ LISTENER4, LISTENER6 = "198.19.0.1", "2001:2::1"
 """Addresses for benchmarks (RFC 2544, RFC 5180): no application has them as its own."""
 MTU = 1500
 """The kernel passes segments of 64 KiB over a veth whatever its MTU; Nagle wants it small."""
+
+ALIAS = "inroad, packet loop"
+"""The link's alias, followed by a process id: `ip link` shows it."""
 
 _SYSCTLS = namespace_linux.SYSCTLS | {
     "net/ipv4/ip_forward": "1",
@@ -56,17 +60,29 @@ def open_veth(name: str, mtu: int, addresses: list[str]) -> tun_linux.Opened:
     notes = [f"sysctls not set: {', '.join(refused)}"] if refused else []
     hold = tun_linux.open_tun(HOLD)
     mac = b"\x02" + os.urandom(5)
+    _remove_stale(outer, name)
     try:
         outer.add_veth(name, PEER, inside, mac)
     except OSError as problem:
         raise HostChangeFailed(f"a veth pair {name} can't be made: {problem.strerror}") from problem
     with namespace_linux.visiting(home, inside):
         notes += tun_linux.configure(outer, name, min(mtu, MTU), addresses, queue=0)
+        outer.set_link(outer.index(name) or 0, alias=f"{ALIAS} {os.getpid()}")
     os.close(home)
     os.close(inside)
     _inside(min(mtu, MTU))
     tcp = Redirector({})
     return tun_linux.Opened(min(mtu, MTU), hold, hold, tcp, _listen(), notes, hops=1, outer=outer, name=name)
+
+
+def _remove_stale(outer: netlink_linux.Netlink, name: str) -> None:
+    """Remove the pair of a packet loop that was killed together with its daemon.
+
+    A connection with data still to send keeps the private namespace, and the pair, for a while.
+    """
+    owner = outer.alias(name).removeprefix(f"{ALIAS} ")
+    if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+        outer.delete_link(outer.index(name) or 0)
 
 
 def _inside(mtu: int) -> None:
