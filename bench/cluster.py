@@ -181,7 +181,7 @@ def run_manager(pipe: Connection, port: int) -> None:
             if command == "stop":
                 return
             usage = resource.getrusage(resource.RUSAGE_SELF)
-            pods = source._reflectors["pods"]
+            pods = source._collections._reflectors["pods"][""]
             seen = int(pods._version or 0)
             pipe.send(("size", rss(), usage.ru_utime + usage.ru_stime, seen, len(pods.items)))
 

@@ -212,3 +212,37 @@ async def test_names_whose_answers_change_are_told(stage: Stage, tell: Tell) -> 
     stage.store.modify("services", "web", "default", lambda obj: obj["metadata"].update(labels={"x": "y"}))
     stage.store.delete("endpointslices", "db-1", "default")
     await until(lambda: told.names[3:] == ["db.default"])
+
+
+async def test_with_rights_in_some_namespaces_only_those_are_read(stage: Stage, tell: Tell) -> None:
+    for name in ("shop", "bank"):
+        stage.store.create("namespaces", {"metadata": {"name": name}})
+        stage.store.create("pods", pod("web", f"10.{len(name)}.1.7"), name)
+        stage.store.create("services", service("db", clusterIP="None"), name)
+    stage.store.create("pods", pod("elsewhere", "10.99.1.7"))
+    everywhere = ("nodes", "namespaces", "servicecidrs.networking.k8s.io")
+    read = ("pods", "services", "endpointslices.discovery.k8s.io")
+    stage.rights.restrictions += [
+        Restriction(("list", "watch"), (*everywhere, *read), ""),
+        Restriction(("create",), ("services",)),
+        Restriction(("list", "watch"), read, "default"),
+    ]
+    stage.store.create("namespaces", {"metadata": {"name": "later"}})
+    told = await tell(NAMESPACES="shop,bank,missing")
+    assert told.states[-1].namespaces == ("bank", "missing", "shop")
+    assert told.subnets == {"10.4.1.0/24": "cover of pod IPs"}
+    stage.store.create("pods", pod("more", "10.77.1.7"), "bank")
+    await until(lambda: "10.77.1.0/24" in told.subnets)
+    stage.store.create("endpointslices", endpoint_slice("db-1", "db", "10.4.1.7"), "shop")
+    await until(lambda: told.names == ["db.shop"])
+
+
+async def test_a_selector_chooses_the_namespaces(stage: Stage, tell: Tell) -> None:
+    stage.store.create("namespaces", {"metadata": {"name": "shop", "labels": {"team": "a"}}})
+    stage.store.create("namespaces", {"metadata": {"name": "bank", "labels": {"team": "b"}}})
+    told = await tell(
+        NAMESPACE_SELECTOR='{"matchExpressions":[{"key":"team","operator":"In","values":["a","c"]}]}'
+    )
+    assert told.states[-1].namespaces == ("shop",)
+    stage.store.modify("namespaces", "bank", "", lambda obj: obj["metadata"].update(labels={"team": "c"}))
+    await until(lambda: told.states[-1].namespaces == ("bank", "shop"))

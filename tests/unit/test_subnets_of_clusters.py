@@ -253,6 +253,7 @@ def test_cover_of_cluster_ips() -> None:
         ({"POD_CIDR_STRATEGY": "guess"}, "podCIDRStrategy is 'guess'"),
         ({"POD_CIDR_STRATEGY": "environment"}, "podCIDRs is empty"),
         ({"POD_CIDRS": "10.0.0.0/8, 10.300.0.0/16"}, "podCIDRs: '10.300.0.0/16'"),
+        ({"NAMESPACE_SELECTOR": '{"matchNames": ["x"]}'}, "namespaceSelector: "),
         ({"SERVICE_CIDRS": "10.96.0.1/16"}, "serviceCIDRs: 10.96.0.1/16 has host bits set"),
     ],
 )
@@ -260,3 +261,13 @@ def test_a_wrong_setting_is_named(environ: dict[str, str], words: str) -> None:
     with pytest.raises(ConfigInvalid) as caught:
         Settings.of(environ)
     assert words in caught.value.message
+
+
+def test_a_namespace_selector_is_written_as_a_query_takes_it() -> None:
+    labels = '"matchLabels": {"team": "shop", "env": "dev"}'
+    expressions = (
+        '{"key": "tier", "operator": "In", "values": ["a", "b"]}, {"key": "x", "operator": "DoesNotExist"}, '
+        '{"key": "y", "operator": "Exists"}, {"key": "z", "operator": "NotIn", "values": ["q"]}'
+    )
+    settings = Settings.of({"NAMESPACE_SELECTOR": f'{{{labels}, "matchExpressions": [{expressions}]}}'})
+    assert settings.namespace_selector == "env=dev,team=shop,tier in (a,b),!x,y,z notin (q)"

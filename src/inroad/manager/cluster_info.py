@@ -8,28 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import structlog
 
-from inroad.core.errors import Forbidden, InroadError
 from inroad.core.host_config import Network
 from inroad.core.messages import ClusterInfo, Subnet
 from inroad.kube.client import ApiClient
-from inroad.kube.failures import ApiStatus
-from inroad.kube.reflector import Key, Reflector
+from inroad.kube.reflector import Key
 from inroad.manager import objects, service_subnets
 from inroad.manager.debounce import Debounce
+from inroad.manager.followed import Collections, Followed
 from inroad.manager.pod_subnets import PodSubnets, parse_networks
 from inroad.manager.settings import Settings
 
 MAX_NAMES = 1_000
-"""Changed names told at once; more than that means that everything may have changed."""
+"""Changed names to one message: with 320 bytes each at most it stays far below a frame's size."""
 
 log = structlog.get_logger()
 
@@ -58,66 +56,55 @@ class ClusterInfoSource:
         self._generation = 0
         self._last: ClusterInfo | None = None
         self._changed_names: set[str] = set()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._asking: asyncio.Task[None] | None = None
         self._publish = Debounce(self._publish_now)
-        self._reflectors: dict[str, Reflector[Any, Any]] = {}
-        self._settled: set[str] = set()
+        self._collections = Collections(client, self._settings.namespaces, self._publish)
 
     async def start(self) -> None:
         """Begin to read the cluster; the first state follows when all of it has been read."""
-        self._follow("nodes", "/api/v1/nodes", objects.Node, objects.node_networks, self._node_changed)
-        self._follow("pods", "/api/v1/pods", objects.Pod, objects.pod_addresses, self._pod_changed)
-        self._follow("namespaces", "/api/v1/namespaces", objects.Named, objects.exists, self._changed)
-        services = "/api/v1/services"
-        self._follow("services", services, objects.Service, objects.service_addresses, self._service_changed)
-        cidrs = "/apis/networking.k8s.io/v1/servicecidrs"
-        self._follow("servicecidrs", cidrs, objects.ServiceCidr, objects.cidrs, self._changed)
-        slices = "/apis/discovery.k8s.io/v1/endpointslices"
-        self._follow("endpointslices", slices, objects.Slice, objects.endpoints, self._slice_changed)
+        core, networking, discovery = "/api/v1", "/apis/networking.k8s.io/v1", "/apis/discovery.k8s.io/v1"
+        selector = self._settings.namespace_selector
+        wanted = {"labelSelector": selector} if selector else {}
+        for followed in (
+            Followed(core, "nodes", objects.Node, objects.node_networks, self._node_changed),
+            Followed(core, "pods", objects.Pod, objects.pod_addresses, self._pod_changed, namespaced=True),
+            Followed(core, "namespaces", objects.Named, objects.exists, self._changed, params=wanted),
+            Followed(
+                core,
+                "services",
+                objects.Service,
+                objects.service_addresses,
+                self._service_changed,
+                namespaced=True,
+            ),
+            Followed(networking, "servicecidrs", objects.ServiceCidr, objects.cidrs, self._changed),
+            Followed(
+                discovery,
+                "endpointslices",
+                objects.Slice,
+                objects.endpoints,
+                self._slice_changed,
+                namespaced=True,
+            ),
+        ):
+            self._collections.follow(followed)
         if not self._settings.service_cidrs:
-            self._spawn(self._ask())
-        else:
-            self._settle("asked")
+            self._asking = asyncio.create_task(self._ask())
 
     async def close(self) -> None:
         """Stop reading."""
         self._publish.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.append(asyncio.create_task(work))
-
-    def _follow(self, name: str, path: str, kind: Any, project: Callable[[Any], Any], on_change: Any) -> None:
-        def failed(error: InroadError) -> None:
-            missing = isinstance(error, ApiStatus) and error.status == 404
-            if missing or isinstance(error, Forbidden):
-                self._settle(name)
-
-        self._reflectors[name] = reflector = Reflector(
-            self._client,
-            path,
-            kind,
-            project=project,
-            on_change=on_change,
-            on_sync=lambda: self._settle(name),
-            on_error=failed,
-        )
-        self._spawn(reflector.run())
+        await self._collections.close()
+        if self._asking is not None:
+            self._asking.cancel()
 
     async def _ask(self) -> None:
         self._asked = await service_subnets.ask(self._client, self._settings.namespace)
-        self._settle("asked")
-
-    def _settle(self, name: str) -> None:
-        """A part of the cluster has been read, or is known to be unreadable."""
-        self._settled.add(name)
         self._publish()
 
     @property
     def _ready(self) -> bool:
-        return self._settled >= {*self._reflectors, "asked"}
+        return self._collections.settled and (self._asking is None or self._asking.done())
 
     def _changed(self, key: Key, old: object, new: object) -> None:
         del key, old, new
@@ -147,8 +134,8 @@ class ClusterInfoSource:
         if new and key[0] == "default" and new[0] == "kubernetes":
             self._pods.avoid = {ip_address(address) for address in new[1] if _is_address(address)}
         for service in {found[0] for found in (old, new) if found}:
-            addresses = self._reflectors["services"].items.get((key[0], service), ("None",))
-            if "None" in addresses:
+            addresses = self._collections.find("services", (key[0], service))
+            if addresses is None or "None" in addresses:
                 self._name_changed(service, key[0])
 
     def _name_changed(self, service: str, namespace: str) -> None:
@@ -178,24 +165,30 @@ class ClusterInfoSource:
         return ClusterInfo(
             generation=generation,
             subnets=(*services, *pods),
-            namespaces=tuple(sorted(key[1] for key in self._reflectors["namespaces"].items)),
+            namespaces=self._namespaces(),
             domain=domain,
             dns_ip=dns_ip,
         )
+
+    def _namespaces(self) -> tuple[str, ...]:
+        """Return those that clients may map: the configured ones, whether they exist or not, else all."""
+        found = (key[1] for key, _ in self._collections.items("namespaces"))
+        return self._settings.namespaces or tuple(sorted(found))
 
     def _service_subnets(self) -> list[tuple[Network, str]]:
         """Return the first of the ways to know them that gives any."""
         configured = self._settings.service_cidrs
         if configured:
             return [(network, "serviceCIDRs") for network in configured]
-        objects = self._reflectors["servicecidrs"].items.values()
-        listed = parse_networks(cidr for cidrs in objects for cidr in cidrs)
+        listed = parse_networks(
+            cidr for _, cidrs in self._collections.items("servicecidrs") for cidr in cidrs
+        )
         if listed:
             return [(network, "ServiceCIDR") for network in dict.fromkeys(listed)]
         if self._asked:
             return [(network, "API server's answer") for network in self._asked]
-        addresses = self._reflectors["services"].items.values()
-        seen = [address for found in addresses for address in found if _is_address(address)]
+        services = self._collections.items("services")
+        seen = [address for _, found in services for address in found if _is_address(address)]
         return [(network, "cover of ClusterIPs") for network in service_subnets.cover(seen)]
 
 

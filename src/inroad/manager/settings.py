@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import cast, get_args
 
+import msgspec
+
 from inroad.core.errors import ConfigInvalid
 from inroad.core.host_config import Address, Network
 from inroad.manager.pod_subnets import Strategy
@@ -14,13 +16,18 @@ from inroad.manager.pod_subnets import Strategy
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`namespace`: the manager's own. `pod_addresses`: of this pod. The rest: values of the chart."""
+    """`namespace`: the manager's own. `pod_addresses`: of this pod. The rest: values of the chart.
+
+    `namespace_selector` is a label selector as the API takes it: `team=shop,tier in (a,b)`.
+    """
 
     namespace: str = "inroad"
     pod_addresses: tuple[Address, ...] = ()
     pod_cidr_strategy: Strategy = "auto"
     pod_cidrs: tuple[Network, ...] = ()
     service_cidrs: tuple[Network, ...] = ()
+    namespaces: tuple[str, ...] = ()
+    namespace_selector: str = ""
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Settings:
@@ -42,6 +49,8 @@ class Settings:
             pod_cidr_strategy=cast(Strategy, strategy),
             pod_cidrs=pod_cidrs,
             service_cidrs=_networks("serviceCIDRs", environ.get("SERVICE_CIDRS", "")),
+            namespaces=tuple(sorted(set(environ.get("NAMESPACES", "").replace(",", " ").split()))),
+            namespace_selector=_selector(environ.get("NAMESPACE_SELECTOR", "")),
         )
 
 
@@ -54,3 +63,35 @@ def _networks(name: str, value: str) -> tuple[Network, ...]:
         except ValueError as error:
             raise ConfigInvalid(f"{name}: {error}", "write a subnet as 10.0.0.0/16 or fd00::/64") from error
     return tuple(found)
+
+
+class _Expression(msgspec.Struct):
+    key: str
+    operator: str
+    values: list[str] = []
+
+
+class _Selector(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    match_labels: dict[str, str] = {}
+    match_expressions: list[_Expression] = []
+
+
+_OPERATORS = {"In": "{0} in ({1})", "NotIn": "{0} notin ({1})", "Exists": "{0}", "DoesNotExist": "!{0}"}
+
+
+def _selector(value: str) -> str:
+    """Turn a LabelSelector (JSON, `matchLabels` and `matchExpressions`) into what a query takes."""
+    if not value:
+        return ""
+    try:
+        selector = msgspec.json.decode(value, type=_Selector)
+        parts = [f"{key}={label}" for key, label in sorted(selector.match_labels.items())]
+        parts += [
+            _OPERATORS[item.operator].format(item.key, ",".join(item.values))
+            for item in selector.match_expressions
+        ]
+    except (msgspec.MsgspecError, KeyError) as error:
+        raise ConfigInvalid(
+            f"namespaceSelector: {error} is not understood", "write matchLabels and matchExpressions"
+        ) from error
+    return ",".join(parts)
