@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -80,3 +81,32 @@ def test_quick_commands_import_nothing_heavy(command: str, tmp_path: Path) -> No
         cwd=tmp_path,
     )
     assert done.stdout.splitlines()[-1] == "[]", done.stdout
+
+
+def test_watching_ends_with_ctrl_c() -> None:
+    argv = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /run; exec "$@"', "sh", *INROAD]
+    with subprocess.Popen(
+        [*argv, "status", "--watch", "--json"], stdout=subprocess.PIPE, text=True
+    ) as watching:
+        assert watching.stdout is not None
+        assert json.loads(watching.stdout.readline())["connected"] is False
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(10) == 0
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: str) -> None:
+    assert "_INROAD_COMPLETE" in run("completion", shell).stdout
+
+
+def test_contexts_are_completed(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text("contexts: [{name: alpha, context: {}}, {name: beta, context: {}}]\n")
+    environment = os.environ | {
+        "COMP_WORDS": "inroad connect --context a",
+        "COMP_CWORD": "3",
+        "_INROAD_COMPLETE": "bash_complete",
+        "KUBECONFIG": str(config),
+    }
+    done = subprocess.run(INROAD, env=environment, capture_output=True, text=True, check=False, timeout=30)
+    assert done.stdout == "plain,alpha\n"

@@ -13,6 +13,7 @@ from typing import NoReturn
 import click
 import msgspec
 
+from inroad.cli.completion import contexts
 from inroad.cli.daemon_client import DaemonClient, NoDaemon
 from inroad.cli.options import print_json, with_output
 from inroad.cli.places import config_file
@@ -51,7 +52,12 @@ def _checked(context: click.Context, parameter: click.Parameter, given: tuple[st
 
 @click.command()
 @click.option("--kubeconfig", metavar="FILE", default="", help="Instead of KUBECONFIG or ~/.kube/config.")
-@click.option("--context", default="", help="A context of the kubeconfig; its current one by default.")
+@click.option(
+    "--context",
+    default="",
+    help="A context of the kubeconfig; its current one by default.",
+    shell_complete=contexts,
+)
 @click.option("-n", "--namespace", default="", help="The namespace to be in; the context's by default.")
 @click.option("--via", default="", help="Connections start there: deploy/NAME, sts/NAME or pod/NAME.")
 @click.option("--manager-namespace", default="", help="Where the traffic-manager runs (inroad).")

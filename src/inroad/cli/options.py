@@ -43,3 +43,8 @@ def with_output(command: Callable[P, None]) -> Callable[..., None]:
 def print_json(body: object) -> None:
     """Print one JSON value, indented, on stdout."""
     click.echo(msgspec.json.format(msgspec.json.encode(body), indent=2).decode())
+
+
+def print_json_line(body: object) -> None:
+    """Print one JSON value on one line of stdout, at once."""
+    click.echo(msgspec.json.encode(body).decode())

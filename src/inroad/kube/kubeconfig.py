@@ -123,6 +123,12 @@ def select(paths: tuple[Path, ...], context: str) -> Selected:
     return Selected(chosen, cluster, user or Section(""))
 
 
+def contexts(paths: tuple[Path, ...]) -> tuple[str, ...]:
+    """Return the names of all contexts; raises `KubeconfigUnreadable`."""
+    found = (section.name for path in paths for section in _sections(path, _parse(path), "contexts"))
+    return tuple(dict.fromkeys(found))
+
+
 def _no_context(name: str, paths: tuple[Path, ...], known: tuple[str, ...]) -> ContextUnknown:
     if not name:
         return ContextUnknown(f"{_text(paths)} has no current context", "kubectl config use-context NAME")
