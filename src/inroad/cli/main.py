@@ -10,6 +10,7 @@ import click
 from inroad.core.errors import InroadError
 
 COMMANDS = {
+    "completion": "inroad.cli.completion:completion",
     "agent": "inroad.cli.agents:agent",
     "attach": "inroad.cli.agents:attach",
     "config": "inroad.cli.config:config",
@@ -29,6 +30,7 @@ COMMANDS = {
 SHOWN = {
     "agent": "Run an agent for a whole namespace (add, remove).",
     "attach": "Let connections start in a pod of a workload (also: detach).",
+    "completion": "Print a script that completes commands in bash, zsh or fish.",
     "config": "See and check the configuration.",
     "connect": "Make this workstation part of a cluster's network.",
     "install": "Install the traffic-manager in a cluster (also: upgrade, uninstall).",
