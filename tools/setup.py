@@ -30,11 +30,17 @@ PEERS = {
     "dnsperf": "dnsperf",
     "dnsmasq": "dnsmasq-base",
 }
+CLUSTER = {
+    "containerd": "containerd",
+    "runc": "runc",
+    "/usr/lib/cni/ptp": "containernetworking-plugins",
+    "dnsmasq": "dnsmasq-base",
+}
 PROGRAMS: dict[str, dict[str, str]] = {
     "demo": BASE | CLIENTS,
     "test": BASE | CLIENTS,
     "bench": BASE | CLIENTS | PEERS,
-    "e2e": BASE | CLIENTS,
+    "e2e": BASE | CLIENTS | CLUSTER,
     "check": {},
 }
 REQUIREMENTS: dict[str, tuple[str, ...]] = {
