@@ -2,6 +2,7 @@
 
 * A relative link in a Markdown file must lead to a file of the repository, and its `#anchor` to a heading.
 * A path in backticks that begins like one of ours (`src/`, `docs/`, `tests/`, ...) must exist.
+* Every configuration key is in `docs/configuration.md`, every error with its exit code in `docs/errors.md`.
 * `changes/` holds `<name>.<kind>.md`; `docs/adr/` holds `NNNN-title.md`, numbered without gaps.
 """
 
@@ -12,6 +13,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from inroad.core.config import KEYS
+from inroad.core.errors import InroadError
 
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
@@ -52,9 +56,26 @@ def form_problems() -> Iterator[str]:
         if path.name != "README.md" and not re.fullmatch(rf"[a-z0-9-]+\.({'|'.join(KINDS)})\.md", path.name):
             yield f"changes/{path.name}: must be <name>.<{'|'.join(KINDS)}>.md"
     records = sorted(path.name for path in (ROOT / "docs/adr").glob("*.md") if path.name != "README.md")
+    index = (ROOT / "docs/adr/README.md").read_text()
     for number, record in enumerate(records, start=1):
         if not re.fullmatch(rf"{number:04}-[a-z0-9-]+\.md", record):
             yield f"docs/adr/{record}: expected {number:04}-<title>.md"
+        if f"({record})" not in index:
+            yield f"docs/adr/README.md: does not list {record}"
+
+
+def reference_problems() -> Iterator[str]:
+    """Yield keys and errors that the reference pages do not have, and those that exist no more."""
+    keys = {key.name for key in KEYS}
+    text = (ROOT / "docs/configuration.md").read_text()
+    listed = set(re.findall(r"(?m)^\| `([\w.]+)` \|", text))
+    for key in sorted(keys ^ listed):
+        yield f"docs/configuration.md: {key} is {'missing' if key in keys else 'no key'}"
+    classes = [InroadError, *InroadError.__subclasses__()]
+    errors = {(str(cls.exit_code), cls.code) for cls in classes}
+    rows = set(re.findall(r"(?m)^\| (\d+) \| `([\w-]+)` \|", (ROOT / "docs/errors.md").read_text()))
+    for number, code in sorted(errors ^ rows):
+        yield f"docs/errors.md: {code} ({number}) is {'missing' if (number, code) in errors else 'no error'}"
 
 
 def documents() -> list[Path]:
@@ -67,7 +88,7 @@ def documents() -> list[Path]:
 def main() -> int:
     """Print every problem; 1 when there is any."""
     problems = [line for path in documents() for line in link_problems(path)]
-    problems += form_problems()
+    problems += [*form_problems(), *reference_problems()]
     print("\n".join(problems))
     return 1 if problems else 0
 
