@@ -3,6 +3,9 @@
 A query goes on as it came, with an id and a source port of our own, and the reply comes back as it is:
 whatever client and server agree on (EDNS, DNSSEC, truncation) stays between them. Our packets carry
 the mark that leads them past the VIF and past our own redirection.
+
+Equal queries share one way: a forwarder on this host whose own queries are redirected to us would
+otherwise send each of ours round and round.
 """
 
 from __future__ import annotations
@@ -47,12 +50,15 @@ def marked_socket(server: Server, kind: socket.SocketKind, mark: int) -> tuple[s
 
 @dataclass(slots=True)
 class _Pending:
-    """A query on its way. `attempts`: the (channel, id) pairs under which an answer may come."""
+    """A query on its way, and who waits for it under which id.
+
+    `attempts`: the (channel, id) pairs under which an answer may come.
+    """
 
     data: bytes
     question: bytes
-    on_reply: OnReply
     first: int
+    waiting: list[tuple[bytes, OnReply]] = field(default_factory=list)
     tried: int = 0
     attempts: list[tuple[_Channel, int]] = field(default_factory=list)
     timer: asyncio.TimerHandle | None = None
@@ -121,6 +127,8 @@ class Fallback:
         self.mark = mark
         self.failures = 0
         self.pending = 0
+        self.joined = 0
+        self._equal: dict[bytes, _Pending] = {}
         self._preferred = 0
         self._channels: dict[int, list[_Channel]] = {}
         self._streams: set[asyncio.Task[None]] = set()
@@ -141,7 +149,14 @@ class Fallback:
             task.add_done_callback(self._streams.discard)
             return
         self.pending += 1
-        self._attempt(_Pending(data, data[HEADER : question_end(data)], on_reply, self._preferred))
+        equal = self._equal.get(data[2:])
+        if equal is not None:
+            self.joined += 1
+            equal.waiting.append((data[:2], on_reply))
+            return
+        pending = _Pending(data, data[HEADER : question_end(data)], self._preferred, [(data[:2], on_reply)])
+        self._equal[data[2:]] = pending
+        self._attempt(pending)
 
     async def ask(self, data: bytes) -> bytes | None:
         """Pass a query on and wait for its reply; None when no server answered."""
@@ -208,14 +223,13 @@ class Fallback:
     def _settle(self, pending: _Pending, reply: bytes | None) -> None:
         if pending.timer is not None:
             pending.timer.cancel()
-        for channel, ident in pending.attempts:
-            channel.forget(ident)
-        self.pending -= 1
-        if reply is None:
-            self.failures += 1
-            pending.on_reply(None)
-        else:
-            pending.on_reply(pending.data[:2] + reply[2:])
+        for channel, number in pending.attempts:
+            channel.forget(number)
+        self._equal.pop(pending.data[2:], None)
+        self.pending -= len(pending.waiting)
+        self.failures += len(pending.waiting) if reply is None else 0
+        for ident, on_reply in pending.waiting:
+            on_reply(None if reply is None else ident + reply[2:])
 
     async def _forward_tcp(self, data: bytes, on_reply: OnReply) -> None:
         reply = None
