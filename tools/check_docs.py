@@ -1,7 +1,8 @@
 """Check the documents: links lead somewhere, named files exist, fragments and ADRs keep their form.
 
 * A relative link in a Markdown file must lead to a file of the repository, and its `#anchor` to a heading.
-* A path in backticks that begins like one of ours (`src/`, `docs/`, `tests/`, ...) must exist.
+* A path in backticks that begins like one of ours (`src/`, `docs/`, `tests/`, ...) must exist, and so must
+  a module named without its root and suffix (`daemon/session`).
 * Every configuration key is in `docs/configuration.md`, every error with its exit code in `docs/errors.md`.
 * `changes/` holds `<name>.<kind>.md`; `docs/adr/` holds `NNNN-title.md`, numbered without gaps.
 """
@@ -20,6 +21,7 @@ from inroad.core.errors import InroadError
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 NAMED = re.compile(r"`((?:src|docs|tests|tools|bench|examples|charts|changes|requirements)/[\w./-]+)`")
+MODULE = re.compile(r"`((?:agent|cli|core|daemon|host|kube|manager|origin|sandbox|tunnel)/[a-z_/]+)`")
 FENCE = re.compile(r"(?ms)^```.*?^```\s*$")
 KINDS = ("added", "changed", "fixed", "removed", "security")
 
@@ -48,6 +50,10 @@ def link_problems(path: Path) -> Iterator[str]:
     for match in NAMED.finditer(prose):
         if not (ROOT / match.group(1)).exists():
             yield f"{name}: names `{match.group(1)}`, which does not exist"
+    for match in MODULE.finditer(prose):
+        module = ROOT / "src/inroad" / match.group(1)
+        if not module.is_dir() and not module.with_suffix(".py").exists():
+            yield f"{name}: names the module `{match.group(1)}`, which does not exist"
 
 
 def form_problems() -> Iterator[str]:
