@@ -1,4 +1,4 @@
-"""How Deployments and StatefulSets choose their next step: conversations with pods that become ready in turn."""
+"""How Deployments and StatefulSets choose their next step, with pods that become ready in turn."""
 
 from __future__ import annotations
 

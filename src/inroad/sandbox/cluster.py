@@ -124,13 +124,13 @@ class Cluster:
             for one in self.store.list(plural)
             if one.get("status", {}).get("readyReplicas", 0) < one["spec"]["replicas"]
         ]
-        own = {node.name for node in self.topology.nodes}
+        own = {"", *(node.name for node in self.topology.nodes)}
         for entry in self.store.collection("pods").select(None):
             if entry.name.startswith("synthetic-"):
                 continue
             pod = entry.object()
             ended = pod.get("status", {}).get("phase") == "Succeeded"
-            if pod["spec"].get("nodeName") in own and not ended and not is_ready(pod):
+            if pod["spec"].get("nodeName", "") in own and not ended and not is_ready(pod):
                 missing.append(f"pod/{entry.key}")
         return missing
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from inroad.host.run import require, spawn
+from inroad.host.run import require, run_async, spawn
 from inroad.sandbox.place import Place
 
 Json = dict[str, Any]
@@ -86,12 +86,14 @@ class Container:
         self.exit_code: int | None = None
         self._changed = changed
         self._process: asyncio.subprocess.Process | None = None
+        self._environment: Mapping[str, str] = {}
         self._stopping = asyncio.Event()
         self.running = asyncio.Event()
         self.ended = asyncio.Event()
 
     async def run(self, environment: Mapping[str, str], policy: str, stamp: Callable[[], str]) -> None:
         """Run it, again and again as the restart policy (Always, OnFailure, Never) says."""
+        self._environment = environment
         delay = FIRST_DELAY
         while not self._stopping.is_set():
             loop = asyncio.get_running_loop()
@@ -159,13 +161,25 @@ class Container:
         process = self._process
         if process is None or process.returncode is not None:
             return
-        self._signal_main(signal.SIGTERM)
         try:
-            await asyncio.wait_for(process.wait(), max(grace, 0.001))
+            async with asyncio.timeout(max(grace, 0.001)):
+                await self._before_stop()
+                self._signal_main(signal.SIGTERM)
+                await process.wait()
         except TimeoutError:
             self._signal_main(signal.SIGKILL)
             self._signal_group(signal.SIGKILL)
             await process.wait()
+
+    async def _before_stop(self) -> None:
+        """Do what `lifecycle.preStop` says; a hook that fails does not keep the container from ending."""
+        hook = (self.spec.get("lifecycle") or {}).get("preStop") or {}
+        if "sleep" in hook:
+            await asyncio.sleep(float(hook["sleep"].get("seconds", 0)))
+        elif "exec" in hook:
+            variables = [f"{key}={value}" for key, value in self._environment.items()]
+            argv = ["/usr/bin/env", "-i", *variables, *hook["exec"]["command"]]
+            await run_async(self.place.command(argv), timeout=3600)
 
     def restart(self) -> None:
         """End the process; the restart policy says what then."""

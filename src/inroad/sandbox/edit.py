@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from inroad.core.errors import SandboxFailed
+from inroad.sandbox.apiserver import defaults
 from inroad.sandbox.apiserver.resources import BY_KIND, RESOURCES, Resource
 from inroad.sandbox.apiserver.store import ApiError, Store
 
@@ -57,7 +59,9 @@ def _put(store: Store, resource: Resource, obj: Json, namespace: str) -> str:
         if key in before["metadata"] or key in obj["metadata"]:
             metadata[key] = {**before["metadata"].get(key, {}), **(obj["metadata"].get(key) or {})}
     kept = {key: before[key] for key in ("status",) if key in before}
-    after = store.update(resource.plural, {**kept, **obj, "metadata": metadata}, namespace)
+    wanted = copy.deepcopy({**kept, **obj, "metadata": metadata})
+    defaults.apply(resource, wanted)  # else what the server fills in would count as a change
+    after = store.update(resource.plural, wanted, namespace)
     same = after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
     return "unchanged" if same else "configured"
 

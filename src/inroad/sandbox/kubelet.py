@@ -54,6 +54,8 @@ class Kubelet:
         self.pods: dict[str, Pod] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._addresses = PodAddresses(node)
+        self.on_end: Callable[[], None] = lambda: None
+        """Called whenever a pod has ended and nothing of it is left."""
         self._leave: list[Callable[[], None]] = []
 
     def start(self) -> None:
@@ -113,6 +115,7 @@ class Kubelet:
         finally:
             del self.pods[uid]
             self._addresses.give_back(uid)
+            self.on_end()
         self._forget(pod)
 
     def _forget(self, pod: Json) -> None:

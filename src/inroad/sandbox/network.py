@@ -112,7 +112,10 @@ async def _wire(home: Home, topology: Topology, place: str) -> None:
             lines += [add(address, length, link.interface) for address, length in link.addresses]
             lines.append(f"link set {link.interface} up")
     if node is not None:
-        lines.append("link add cni0 type bridge forward_delay 0 mcast_snooping 0")
+        # A bridge without an address of its own takes the lowest of its ports': with each new pod it might
+        # change, and the pods' neighbour caches would lead nowhere.
+        mac = f"02:42:0a:f4:{node.number:02x}:01"
+        lines.append(f"link add cni0 address {mac} type bridge forward_delay 0 mcast_snooping 0")
         for gateway, network in zip(node.bridge_addresses, node.pod_networks, strict=True):
             lines.append(add(gateway, network.prefixlen, "cni0"))
         lines.append("link set cni0 up")

@@ -8,8 +8,8 @@ It behaves as kube-proxy's nftables mode does (Kubernetes "Virtual IPs and Servi
 * a pod that reaches itself through a service comes from its node's address, else it would answer itself.
 
 The same from the node's own processes (hook output). Beyond that, pods reach whatever is no pod from their
-node's address, as with kindnet's and Calico's masquerading. A new table takes the old one's place in one transaction, connections that were
-translated before stay so.
+node's address, as with kindnet's and Calico's masquerading. A new table takes the old one's place in one
+transaction; connections that were translated before stay so.
 """
 
 from __future__ import annotations

@@ -50,6 +50,7 @@ class Supervisor:
         self._report = report
         self._started = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
+        self._control: asyncio.Server | None = None
 
     def say(self, step: str, text: str, remedy: str = "") -> None:
         """Report to `up`, which may have gone."""
@@ -64,7 +65,8 @@ class Supervisor:
         await network.build(self.home, self.topology)
         self.say("done", f"namespaces {', '.join(self.topology.places)}")
         await asyncio.gather(self._places(), self.cluster.start())
-        await control.serve(self.home, {"apply": self._apply, "delete": self._delete, "fault": self._fault})
+        handlers = {"apply": self._apply, "delete": self._delete, "fault": self._fault}
+        self._control = await control.serve(self.home, handlers)
         unready = await self.cluster.settle(self.options.wait)
         self._write_state(unready)
         for one in unready:
@@ -135,6 +137,8 @@ class Supervisor:
         os.close(self._report)
         changed = asyncio.Event()
         self.cluster.store.subscribe("pods", lambda _: changed.set())
+        for kubelet in self.cluster.kubelets:
+            kubelet.on_end = changed.set
         while True:
             await changed.wait()
             await asyncio.sleep(SETTLE)
