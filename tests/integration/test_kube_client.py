@@ -242,3 +242,22 @@ async def test_an_answer_that_is_no_kubernetes_status(stage: Stage, client: ApiC
     stage.faults.append(gateway)
     with pytest.raises(ApiStatus, match="answered 502 to get /version: <html>Bad Gateway</html>"):
         await client.get("/version")
+
+
+async def test_a_busy_server_is_asked_again_when_it_says_so(stage: Stage, client: ApiClient) -> None:
+    async def busy(request: web.BaseRequest) -> web.Response | None:
+        if len(stage.requests) < 3:
+            return web.json_response({"code": 429}, status=429, headers={"Retry-After": "1"})
+        return None
+
+    stage.faults.append(busy)
+    assert b"gitVersion" in await client.get("/version")
+    assert len(stage.requests) == 3
+
+    async def away(request: web.BaseRequest) -> web.Response:
+        return web.json_response({"code": 503}, status=503, headers={"Retry-After": "60"})
+
+    stage.faults[:] = [away]
+    with pytest.raises(ApiStatus, match="503"):
+        await client.get("/version")
+    assert len(stage.requests) == 4

@@ -10,7 +10,6 @@ import asyncio
 import os
 import socket
 import ssl
-import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -22,17 +21,17 @@ import aiohttp
 import msgspec
 
 from inroad import __version__
-from inroad.core.errors import ApiUnreachable, CredentialsRejected, InroadError
+from inroad.core.errors import ApiUnreachable, CredentialsRejected
+from inroad.kube import service_account, tls
 from inroad.kube.credentials import Credentials
-from inroad.kube.failures import Request, from_exception, from_status
+from inroad.kube.failures import ApiStatus, Request, from_exception, from_status
 
-SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-TOKEN_LIFE = 60
-"""Seconds after which a pod reads its token file again: the kubelet renews it in place."""
 EXPIRY_SKEW = 30
 """Seconds before their expiry at which credentials are no longer used."""
 CONNECT_TIMEOUT = 5.0
 REQUEST_TIMEOUT = 30.0
+MAX_ATTEMPTS = 3
+MAX_RETRY_AFTER = 5.0
 PAGE = 500
 JSON = "application/json"
 MAX_ERROR_BODY = 64 * 1024
@@ -64,20 +63,20 @@ class ApiClient:
         self._mark = mark
         self._refresh = refresh
         self._renewing = asyncio.Lock()
-        self._ssl = _tls(credentials)
+        self._ssl = tls.context(credentials)
         self._session: aiohttp.ClientSession | None = None
         self._addresses: set[str] = set()
 
     @classmethod
     def in_cluster(
-        cls, directory: Path = SERVICE_ACCOUNT, environ: Mapping[str, str] = os.environ
+        cls, directory: Path = service_account.DIRECTORY, environ: Mapping[str, str] = os.environ
     ) -> ApiClient:
         """Return a client with the rights of this pod's service account."""
 
         async def refresh() -> Credentials:
-            return service_account(directory, environ)
+            return service_account.read(directory, environ)
 
-        return cls(service_account(directory, environ), refresh=refresh)
+        return cls(service_account.read(directory, environ), refresh=refresh)
 
     @property
     def credentials(self) -> Credentials:
@@ -131,10 +130,20 @@ class ApiClient:
         *,
         content_type: str = JSON,
     ) -> bytes:
-        """Send one request and return the body of its answer."""
-        opened = self.open(method, path, params, body, timeout=REQUEST_TIMEOUT, content_type=content_type)
-        async with opened as response:
-            return await response.read()
+        """Send one request and return the body of its answer.
+
+        A busy server (429, 503) that says when to come again is asked again, `MAX_ATTEMPTS` times in all.
+        """
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            opened = self.open(method, path, params, body, timeout=REQUEST_TIMEOUT, content_type=content_type)
+            try:
+                async with opened as response:
+                    return await response.read()
+            except ApiStatus as error:
+                if attempt == MAX_ATTEMPTS or not 0 < error.retry_after <= MAX_RETRY_AFTER:
+                    raise
+                await asyncio.sleep(error.retry_after)
+        raise AssertionError("the last attempt returns or raises")
 
     @asynccontextmanager
     async def open(
@@ -237,8 +246,8 @@ class ApiClient:
         async with self._renewing:
             if self._credentials is used:
                 fresh = await self._refresh()
-                if _tls_part(fresh) != _tls_part(used):
-                    self._ssl = _tls(fresh)
+                if tls.material(fresh) != tls.material(used):
+                    self._ssl = tls.context(fresh)
                 self._credentials = fresh
 
     def _options(self) -> dict[str, Any]:
@@ -302,63 +311,3 @@ class ApiClient:
             raise
         self._addresses.add(str(address[0]).partition("%")[0])
         return sock
-
-
-def service_account(directory: Path, environ: Mapping[str, str]) -> Credentials:
-    """Read the credentials that every pod has. Raises `CredentialsRejected` outside of a pod."""
-    host, port = environ.get("KUBERNETES_SERVICE_HOST", ""), environ.get("KUBERNETES_SERVICE_PORT", "443")
-    try:
-        token = (directory / "token").read_text().strip()
-        ca_pem = (directory / "ca.crt").read_text()
-        namespace = (directory / "namespace").read_text().strip()
-    except OSError as error:
-        raise CredentialsRejected(
-            f"no service account is mounted here: {error}", "is automountServiceAccountToken off?"
-        ) from error
-    if not host:
-        raise CredentialsRejected("KUBERNETES_SERVICE_HOST is not set", "this program runs in a pod")
-    return Credentials(
-        server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
-        ca_pem=ca_pem,
-        token=token,
-        namespace=namespace,
-        expiry=int(time.time()) + TOKEN_LIFE,
-    )
-
-
-def _tls_part(credentials: Credentials) -> tuple[object, ...]:
-    return (
-        credentials.ca_pem,
-        credentials.client_cert_pem,
-        credentials.client_key_pem,
-        credentials.insecure,
-    )
-
-
-def _tls(credentials: Credentials) -> ssl.SSLContext:
-    """Make the TLS settings. Raises `ApiCertificate` or `CredentialsRejected` for PEM that is none."""
-    try:
-        context = ssl.create_default_context(cadata=credentials.ca_pem or None)
-    except ssl.SSLError as error:
-        raise _wrong_pem("certificate-authority", error) from error
-    # As Go checks: a CA needs no key identifiers, and an intermediate one may be the anchor.
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    if credentials.insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if credentials.client_cert_pem:
-        with tempfile.TemporaryDirectory(prefix="inroad-") as directory:  # mode 0700; ssl reads files only
-            pem = Path(directory, "client.pem")
-            pem.write_text(f"{credentials.client_cert_pem}\n{credentials.client_key_pem}\n")
-            try:
-                context.load_cert_chain(pem)
-            except ssl.SSLError as error:
-                raise _wrong_pem("client-certificate or client-key", error) from error
-    return context
-
-
-def _wrong_pem(what: str, error: ssl.SSLError) -> InroadError:
-    return CredentialsRejected(
-        f"{what} of the kubeconfig is not usable: {error.reason or error}", "kubectl config view --raw"
-    )
