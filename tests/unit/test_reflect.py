@@ -230,6 +230,13 @@ def test_a_packet_of_no_flow_is_reset(talk: Conversation) -> None:
     assert talk.path.counters["unknown-flow"] == 2
 
 
+def test_a_syn_with_a_bad_checksum_is_not_dialled(talk: Conversation) -> None:
+    packet = bytearray(talk.syn.pack())
+    packet[-1] ^= 1
+    assert talk.path.from_app(packet, len(packet), talk.now) != FORWARD
+    assert (talk.events(), talk.path.counters) == ([], {"bad-checksum": 1})
+
+
 def test_the_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(held, "MAX_FLOWS", 3)
     talk = Conversation()

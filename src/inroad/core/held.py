@@ -26,6 +26,7 @@ from inroad.core.packet import (
     parse,
     tcp_reset,
     tcp_segment,
+    tcp_sum_right,
     turned,
     unreachable,
 )
@@ -235,6 +236,12 @@ class SynTable:
                 self.forget(flow)
             else:
                 self.cancel(flow)  # the application closed and took the port again
+        return self._ask(packet, head, key, isn, now)
+
+    def _ask(self, packet: Buffer, head: Head, key: bytes, isn: int, now: float) -> int:
+        """Hold a SYN and ask the daemon for a verdict."""
+        if not tcp_sum_right(packet, head):
+            return self.odd("bad-checksum")
         if len(self._by_slot) >= MAX_FLOWS:
             return self.odd("flows-full")
         if head.end > MAX_SYN:
@@ -249,6 +256,8 @@ class SynTable:
 
     def unknown(self, packet: Buffer, head: Head, out: list[bytes]) -> int:
         """Answer a segment that belongs to no flow with RST."""
+        if not tcp_sum_right(packet, head):
+            return self.odd("bad-checksum")
         self.odd("unknown-flow")
         self.send(out, tcp_reset(packet, head))
         return DROP

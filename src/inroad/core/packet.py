@@ -9,7 +9,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import NamedTuple
 
-from inroad.core.checksum import Buffer, checksum, ones_sum, pseudo_sum
+from inroad.core.checksum import Buffer, checksum, fold, ones_sum, pseudo_sum
 
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
@@ -141,6 +141,12 @@ def tcp_segment(addresses: Buffer, ports: Buffer, seq: int, ack: int, flags: int
     return ip_header(addresses, TCP, 20) + body
 
 
+def tcp_sum_right(packet: Buffer, head: Head) -> bool:
+    """Tell whether a segment's checksum is right."""
+    segment = packet[head.start : head.end]
+    return fold(ones_sum(segment) + pseudo_sum(head.addresses, TCP, len(segment))) == 0xFFFF
+
+
 def tcp_reset(packet: Buffer, head: Head) -> bytes | None:
     """Return the RST that answers a segment (RFC 9293, 3.10.7.1), or None if it is a RST or too short."""
     start, end = head.start, head.end
@@ -161,14 +167,8 @@ def udp_segment(addresses: Buffer, ports: bytes, payload: Buffer) -> bytes:
     """Return a UDP header with its payload, for between two addresses."""
     length = 8 + len(payload)
     total = pseudo_sum(addresses, UDP, length) + ones_sum(ports) + length + ones_sum(payload)
-    value = fold_to_field(total) or 0xFFFF  # 0 would mean "no checksum" (RFC 768)
+    value = fold(total) ^ 0xFFFF or 0xFFFF  # 0 would mean "no checksum" (RFC 768)
     return b"".join((ports, length.to_bytes(2, "big"), value.to_bytes(2, "big"), payload))
-
-
-def fold_to_field(total: int) -> int:
-    """Return the checksum field for a sum of several parts."""
-    total = (total & 0xFFFF) + (total >> 16)
-    return ((total & 0xFFFF) + (total >> 16)) ^ 0xFFFF
 
 
 def unreachable(packet: Buffer, head: Head, code: tuple[int, int]) -> bytes:
