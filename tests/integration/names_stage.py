@@ -24,6 +24,8 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
+from inroad.daemon.dns_server import bind
+
 SOA = "ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"
 CLUSTER = {
     "web.shop.svc.cluster.local": ["A 10.96.0.10"],
@@ -117,10 +119,10 @@ class TableDns(asyncio.DatagramProtocol):
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> tuple[str, int]:
         loop = asyncio.get_running_loop()
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._udp, _ = await loop.create_datagram_endpoint(lambda: self, (host, port), family=family)
-        self.address = (host, self._udp.get_extra_info("sockname")[1])
-        self._tcp = await asyncio.start_server(self._serve_tcp, host, self.address[1])
+        udp, tcp = bind(socket.AF_INET6 if ":" in host else socket.AF_INET, (host, port))
+        self.address = (host, udp.getsockname()[1])
+        self._udp, _ = await loop.create_datagram_endpoint(lambda: self, sock=udp)
+        self._tcp = await asyncio.start_server(self._serve_tcp, sock=tcp)
         return self.address
 
     def close(self) -> None:

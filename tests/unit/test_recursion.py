@@ -34,9 +34,9 @@ def found(*, folded: bool) -> Recursion:
     return recursion
 
 
-def take_off(recursion: Recursion, asked: Query, bits: int = 0b1011, *, bare: bool = True) -> bytes:
+def take_off(recursion: Recursion, asked: Query, bits: int = 0b1011, *, as_it_is: bool = True) -> bytes:
     cased = disguise(asked.wire_name, bits)
-    recursion.sent(asked, cased, ANN, bare=bare)
+    recursion.sent(asked, cased, ANN, as_it_is=as_it_is)
     return cased
 
 
@@ -81,6 +81,15 @@ def test_where_case_is_folded_a_repetition_may_be_ours():
     assert recursion.judge(query("db2.private", ident=5), FORWARDER) is Verdict.ORDINARY
 
 
+def test_where_case_is_folded_a_search_domain_tells_too():
+    recursion = found(folded=True)
+    take_off(recursion, query("db.private"))
+    take_off(recursion, query("web.shop.svc"))
+    assert recursion.judge(query("db.private.cluster.local"), FORWARDER) is Verdict.OURS
+    assert recursion.judge(query("db.private.svc.cluster.local"), BOB) is Verdict.ORDINARY
+    assert recursion.judge(query("web.shop.svc.cluster.local"), BOB) is Verdict.ORDINARY
+
+
 def test_a_retransmission_is_never_recursion():
     for folded in (False, True):
         recursion = found(folded=folded)
@@ -91,7 +100,7 @@ def test_a_retransmission_is_never_recursion():
 
 def test_what_was_expanded_does_not_come_back_so_repetitions_are_people():
     recursion = found(folded=True)
-    take_off(recursion, query("web"), bare=False)
+    take_off(recursion, query("web"), as_it_is=False)
     assert recursion.judge(query("web", ident=5), BOB) is Verdict.ORDINARY
 
 

@@ -57,9 +57,9 @@ class Answer:
     positive: bool
 
 
-def negative(rcode: int) -> Answer:
-    """Return an answer without records."""
-    return Answer(rcode, U16.pack(QR | AA | rcode) + bytes(6), b"", (), 0, positive=False)
+def negative(rcode: int, lifetime: int = 0) -> Answer:
+    """Return an answer without records, to be believed for `lifetime` seconds."""
+    return Answer(rcode, U16.pack(QR | AA | rcode) + bytes(6), b"", (), lifetime, positive=False)
 
 
 def compose(

@@ -4,8 +4,8 @@ A local cluster (kind, minikube, k3s) may forward what it does not know to the h
 probe at connect finds that out: a name that only we ask for, with a random letter case. From then on a
 query is ours if it has exactly the letter case of a lookup in flight: every lookup has a random one,
 never all lower case and never the asking program's. If the probe came back with its case folded, a
-second query for a name that was sent as it is must do, as in the field's reference; names that were
-expanded below the cluster domain do not come back.
+second query for a name that was sent as it is must do, as in the field's reference; a name that was
+sent with a search domain behind it does not come back without.
 
 Nothing here knows the time; random bits are arguments.
 """
@@ -65,14 +65,15 @@ class Sent:
     """A lookup in flight: its name as it was sent, and who made us send it."""
 
     cased: bytes
-    bare: bool
+    as_it_is: bool
     askers: set[tuple[Source, int]] = field(default_factory=set)
 
 
 class Recursion:
     """What is known about the cluster, and which lookups are on their way."""
 
-    def __init__(self, *, enabled: bool = True) -> None:
+    def __init__(self, domain: Name = (b"cluster", b"local"), *, enabled: bool = True) -> None:
+        self.domain = domain
         self.enabled = enabled
         self.found = False
         self.folded = False
@@ -95,10 +96,10 @@ class Recursion:
         self._probes.update(probes)
         return probes
 
-    def sent(self, query: Query, cased: bytes, source: Source | None, *, bare: bool) -> None:
-        """A lookup of `query` leaves as `cased`; `bare`: perhaps without the cluster domain behind it."""
+    def sent(self, query: Query, cased: bytes, source: Source | None, *, as_it_is: bool) -> None:
+        """A lookup of `query` leaves as `cased`; `as_it_is`: perhaps without a search domain behind it."""
         askers = {(source, query.id)} if source is not None else set()
-        self._sent[cased.lower(), query.type] = Sent(cased, bare, askers)
+        self._sent[cased.lower(), query.type] = Sent(cased, as_it_is, askers)
 
     def ended(self, query: Query) -> None:
         """The lookup has ended."""
@@ -111,15 +112,24 @@ class Recursion:
             return Verdict.PROBE
         if not self.found or not self._sent:
             return Verdict.ORDINARY
-        sent, whole = self._in_flight(query)
+        sent, name, behind = self._in_flight(query)
         if sent is None or (source, query.id) in sent.askers:
             return Verdict.ORDINARY
+        verdict = self._compare(query, sent, name, behind)
+        if verdict is Verdict.ORDINARY:
+            sent.askers.add((source, query.id))
+        return verdict
+
+    def _compare(self, query: Query, sent: Sent, name: Name, behind: Name) -> Verdict:
         if query.wire_name.startswith(sent.cased[:-1]) and sent.cased != sent.cased.lower():
             return Verdict.OURS
-        if self.folded and whole and sent.bare:
-            return Verdict.DUPLICATE
-        sent.askers.add((source, query.id))
-        return Verdict.ORDINARY
+        if not self.folded:
+            return Verdict.ORDINARY
+        if not behind:
+            return Verdict.DUPLICATE if sent.as_it_is else Verdict.ORDINARY
+        # The bare domain behind a name is no name that a person would ask for: only a search list makes it.
+        ours = behind == self.domain and name[-1] not in _ZONES
+        return Verdict.OURS if ours else Verdict.ORDINARY
 
     def _probe_came_back(self, wire: bytes) -> None:
         as_sent = any(wire.startswith(probe[:-1]) for probe in self._probes)
@@ -128,18 +138,19 @@ class Recursion:
         # A forwarder may ask again in lower case; once seen as sent, the case is kept on the way.
         self.folded = (self.folded or first) and not as_sent
 
-    def _in_flight(self, query: Query) -> tuple[Sent | None, bool]:
-        """Find the lookup that this is, or whose name with a search domain behind it this is."""
+    def _in_flight(self, query: Query) -> tuple[Sent | None, Name, Name]:
+        """Find the lookup that this is, its name, and the search domain behind it in `query`, if any."""
         lower = query.key[: len(query.question) - 4]
+        labels = labels_of(lower)
         sent = self._sent.get((lower, query.type))
         if sent is not None:
-            return sent, True
-        labels = labels_of(lower)
+            return sent, labels, ()
         for end in range(len(labels) - 1, 0, -1):
             sent = self._sent.get((wire_of(labels[:end]), query.type))
             if sent is not None:
-                return sent, False
-        return None, False
+                return sent, labels[:end], labels[end:]
+        return None, labels, ()
 
 
 _MARK = wire_of(PROBE)[:-1]
+_ZONES = frozenset({b"svc", b"pod"})

@@ -15,7 +15,7 @@ import structlog
 
 from inroad.core import dns_answer, dns_wire
 from inroad.core.dns_answer import Answer
-from inroad.core.dns_cache import DnsCache, Entry
+from inroad.core.dns_cache import FAILURE_LIFE, DnsCache, Entry
 from inroad.core.dns_policy import Action, Decision, DnsPolicy, decide, services_of
 from inroad.core.dns_wire import Malformed, Query, Rcode
 from inroad.core.errors import InroadError
@@ -93,6 +93,7 @@ class Answering:
         if policy == self.policy:
             return
         self.policy = self.lookups.policy = policy
+        self.lookups.recursion.domain = policy.domain
         self._flights = {}
         self.cache.policy_changed()
 
@@ -318,7 +319,7 @@ class Answering:
     def _landed_badly(self, flight: Flight, rcode: int) -> None:
         """No answer: an expired one, the fallback where it may know, else the failure itself."""
         now = self._loop.time()
-        failure = dns_answer.negative(rcode)
+        failure = dns_answer.negative(rcode, FAILURE_LIFE)
         store = self._end_flight(flight, failure)
         self._counts["failures"] += 1
         stale = self.cache.find_stale(flight.query.key, now, lambda: flight.decision)

@@ -61,7 +61,7 @@ class Lookups:
     ) -> None:
         self.policy = policy
         self.fallback = fallback
-        self.recursion = Recursion(enabled=policy.recursion_check)
+        self.recursion = Recursion(policy.domain, enabled=policy.recursion_check)
         self._ask = ask
         self._decide = decide
         self._tasks: set[asyncio.Task[None]] = set()
@@ -107,7 +107,7 @@ class Lookups:
         message = dns_wire.make_query(
             cased + query.question[-4:], dnssec_ok=bool(query.edns and query.edns.dnssec_ok)
         )
-        self.recursion.sent(query, cased, source, bare=bare and decision.rule != "cluster-domain")
+        self.recursion.sent(query, cased, source, as_it_is=bare or decision.absolute)
         try:
             async with asyncio.timeout(deadline / 1000 + GRACE):
                 reply = await self._ask(

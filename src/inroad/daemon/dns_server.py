@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import os
 import socket
 from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import ip_address
+from typing import Any
 
 from inroad.core.dns_policy import DnsPolicy
 from inroad.core.errors import HostChangeFailed
@@ -21,6 +23,30 @@ from inroad.daemon.dns_answering import Answering
 from inroad.daemon.dns_fallback import Server
 from inroad.daemon.dns_listener import Listener, TcpClient, listen_udp
 from inroad.daemon.dns_lookups import AskCluster
+
+ATTEMPTS = 20
+
+
+def bind(family: int, target: tuple[Any, ...]) -> tuple[socket.socket, socket.socket]:
+    """Bind UDP and TCP sockets to one address; raises OSError.
+
+    Any port (0) means one that is free for both: a port free for the one only is given up again.
+    """
+    for _ in range(ATTEMPTS):
+        udp, stream = socket.socket(family, socket.SOCK_DGRAM), socket.socket(family, socket.SOCK_STREAM)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            udp.bind(target)
+            stream.bind(udp.getsockname())
+        except OSError as error:
+            udp.close()
+            stream.close()
+            if target[1]:
+                raise
+            problem = error
+        else:
+            return udp, stream
+    raise problem
 
 
 class DnsServer:
@@ -65,22 +91,16 @@ class DnsServer:
         family, _, _, _, target = socket.getaddrinfo(
             address, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
         )[0]
-        udp = socket.socket(family, socket.SOCK_DGRAM)
+        udp, stream = bind(family, target)
         try:
-            udp.bind(target)
-            port = udp.getsockname()[1]
-            tcp = await asyncio.get_running_loop().create_server(
-                lambda: TcpClient(self._answering.handle, self._connections),
-                address,
-                port,
-                reuse_address=True,
-            )
+            connect = functools.partial(TcpClient, self._answering.handle, self._connections)
+            self._tcp.append(await asyncio.get_running_loop().create_server(connect, sock=stream))
         except BaseException:
             udp.close()
+            stream.close()
             raise
-        self._tcp.append(tcp)
+        self.addresses.append((address, udp.getsockname()[1]))
         self._udp.append(listen_udp(udp, self._answering.cache.recent, self._answering.handle))
-        self.addresses.append((address, port))
 
     async def close(self) -> None:
         """Stop listening and forget all lookups. Idempotent."""
