@@ -1,0 +1,5 @@
+"""Fixtures that several of the tables share."""
+
+from cluster_target import target
+
+__all__ = ["target"]
