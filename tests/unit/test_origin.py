@@ -19,6 +19,9 @@ def shop(name: str) -> Workload:
     return Workload("shop", name)
 
 
+CART_LOAD = shop("deploy/cart")
+
+
 @pytest.mark.parametrize(
     ("agents", "wishes", "bound", "agent", "reason"),
     [
@@ -31,7 +34,13 @@ def shop(name: str) -> Workload:
         (ALL, Wishes("shop", shop("pod/web-2")), None, "a-web-2", "pinned to pod/web-2 in shop"),
         (ALL, Wishes("shop", Workload("other", "deploy/x")), None, "a-other", "pinned to deploy/x in other"),
         (ALL, Wishes("shop", Workload("other", "deploy/web")), None, "a-shop", "an agent of namespace shop"),
-        (ALL, Wishes("shop", None, (shop("deploy/cart"),)), None, "a-cart", "attached to deploy/cart in shop"),
+        (
+            ALL,
+            Wishes("shop", None, (shop("deploy/cart"),)),
+            None,
+            "a-cart",
+            "attached to deploy/cart in shop",
+        ),
         (
             ALL,
             Wishes("shop", None, (shop("deploy/cart"), shop("deploy/web"))),
@@ -46,7 +55,13 @@ def shop(name: str) -> Workload:
             "a-web",
             "pinned to deploy/web in shop",
         ),
-        (ALL, Wishes("shop", shop("deploy/web")), shop("deploy/cart"), "a-cart", "proxied via deploy/cart in shop"),
+        (
+            ALL,
+            Wishes("shop", shop("deploy/web")),
+            shop("deploy/cart"),
+            "a-cart",
+            "proxied via deploy/cart in shop",
+        ),
     ],
 )
 def test_the_first_rule_that_applies(agents, wishes, bound, agent, reason):

@@ -75,19 +75,11 @@ async def open_session(request: ConnectRequest, peer: Peer, journal: Journal, sa
         relay.origin = cluster.origins.agent_but
 
         say("network", f"leading the cluster's names and subnets into {relay.vif.name}")
-        host = HostState(await open_routes(journal))
-        undo.push_async_callback(host.close)
-        preferred = [(str(address), port) for address, port in settings.config.local_addresses]
-        host.resolver = await open_resolver(journal, preferred=preferred)
-        fallback = host.fallback = await host.resolver.fallback()
-        keep_out = [*await client.server_addresses(), *(address for address, _ in fallback)]
+        host = await _open_host(journal, settings, undo)
+        keep_out = [*await client.server_addresses(), *(address for address, _ in host.fallback)]
         cluster.never = tuple(ip_network(ip_address(address)) for address in keep_out)
-        dns = DnsServer(lookup=manager.lookup, fallback=fallback, mark=FWMARK, policy=cluster.dns_policy())
-        undo.push_async_callback(dns.close)
-        cluster.on_names = dns.invalidate
-        cluster.origins.on_change = dns.flush  # names may mean something else to another origin
         dns_addresses = tuple(address for address in VIF.addresses if _ours(address))
-        await dns.start([*((str(address), DNS_PORT) for address in dns_addresses), ("127.0.0.1", 0)])
+        dns = await _open_dns(cluster, manager, host, dns_addresses, undo)
         undo.push_async_callback(host.restore)
 
         parts = Parts(manager, relay, host, dns, dns_addresses, client)
@@ -97,6 +89,33 @@ async def open_session(request: ConnectRequest, peer: Peer, journal: Journal, sa
         await asyncio.gather(_verify(cluster), dns.check_recursion())
         session.begin(undo.pop_all())
         return session
+
+
+async def _open_host(journal: Journal, settings: Settings, undo: AsyncExitStack) -> HostState:
+    """Find out how routes and names are set on this host; nothing is changed yet."""
+    host = HostState(await open_routes(journal))
+    undo.push_async_callback(host.close)
+    preferred = [(str(address), port) for address, port in settings.config.local_addresses]
+    host.resolver = await open_resolver(journal, preferred=preferred)
+    host.fallback = await host.resolver.fallback()
+    return host
+
+
+async def _open_dns(
+    cluster: ClusterView,
+    manager: ManagerLink,
+    host: HostState,
+    addresses: tuple[Address, ...],
+    undo: AsyncExitStack,
+) -> DnsServer:
+    """Start the DNS server on the VIF's addresses and on loopback."""
+    policy = cluster.dns_policy()
+    dns = DnsServer(lookup=manager.lookup, fallback=host.fallback, mark=FWMARK, policy=policy)
+    undo.push_async_callback(dns.close)
+    cluster.on_names = dns.invalidate
+    cluster.origins.on_change = dns.flush  # names may mean something else to another origin
+    await dns.start([*((str(address), DNS_PORT) for address in addresses), ("127.0.0.1", 0)])
+    return dns
 
 
 def _manager_link(client: ApiClient, namespace: str, cluster: ClusterView, relay: Relay) -> ManagerLink:
