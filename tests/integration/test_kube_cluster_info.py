@@ -95,8 +95,9 @@ async def test_the_first_state_is_whole(stage: Stage, tell: Tell) -> None:
     stage.store.create("nodes", node("node-1", "10.244.1.0/24"))
     stage.store.create("nodes", node("node-2", "10.244.2.0/24"))
     stage.store.create("pods", pod("a", "10.244.1.7"))
-    told = await tell()
+    told = await tell(POD_IPS="10.244.1.9,fd00:10:244:1::9")
     assert len(told.states) == 1 and told.states[0].generation == 1
+    assert told.states[0].pod_ips == ("10.244.1.9", "fd00:10:244:1::9")
     assert told.subnets == {
         "10.96.0.0/16": "ServiceCIDR",
         "10.244.1.0/24": "node podCIDR",

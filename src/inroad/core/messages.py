@@ -67,7 +67,10 @@ class Subnet(msgspec.Struct, frozen=True):
 
 
 class ClusterInfo(msgspec.Struct, frozen=True, tag="cluster", omit_defaults=True):
-    """Pushed by the manager whenever it changes; always the whole, newest state."""
+    """Pushed by the manager whenever it changes; always the whole, newest state.
+
+    `pod_ips`: the manager's own addresses; a workstation that reaches them past its VIF is inside the cluster.
+    """
 
     generation: int
     subnets: tuple[Subnet, ...] = ()
@@ -75,6 +78,7 @@ class ClusterInfo(msgspec.Struct, frozen=True, tag="cluster", omit_defaults=True
     domain: str = "cluster.local"
     dns_ip: str = ""
     client_config: dict[str, object] = {}
+    pod_ips: tuple[str, ...] = ()
 
 
 class Connected(msgspec.Struct, frozen=True, tag="namespace"):

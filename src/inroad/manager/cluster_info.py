@@ -168,6 +168,7 @@ class ClusterInfoSource:
             namespaces=self._namespaces(),
             domain=domain,
             dns_ip=dns_ip,
+            pod_ips=tuple(str(address) for address in self._settings.pod_addresses),
         )
 
     def _namespaces(self) -> tuple[str, ...]:
