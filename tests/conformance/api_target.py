@@ -32,8 +32,12 @@ Json = dict[str, Any]
 class Api:
     """A client of the server, by plain HTTP and by kubectl."""
 
-    def __init__(self, http: aiohttp.ClientSession, kubeconfig: Path, namespace: str) -> None:
+    def __init__(
+        self, http: aiohttp.ClientSession, bare: aiohttp.ClientSession, kubeconfig: Path, namespace: str
+    ) -> None:
         self.http = http
+        self.bare = bare
+        """A session without the kubeconfig's credentials, for requests that bring their own."""
         self.kubeconfig = kubeconfig
         self.namespace = namespace
 
@@ -46,7 +50,8 @@ class Api:
         data = None if body is None else {"json": body}
         if "content_type" in headers:
             headers["Content-Type"] = headers.pop("content_type")
-        async with self.http.request(method, self.text(path), headers=headers, **(data or {})) as answer:
+        http = self.bare if "Authorization" in headers else self.http
+        async with http.request(method, self.text(path), headers=headers, **(data or {})) as answer:
             try:
                 return answer.status, await answer.json(content_type=None)
             except ValueError:
@@ -83,13 +88,16 @@ def matches(actual: Any, wanted: Any) -> bool:
 
 
 @asynccontextmanager
-async def connected(kubeconfig: Path) -> AsyncIterator[aiohttp.ClientSession]:
-    """Open an HTTP session as the kubeconfig's current context says."""
+async def connected(
+    kubeconfig: Path,
+) -> AsyncIterator[tuple[aiohttp.ClientSession, aiohttp.ClientSession]]:
+    """Open two HTTP sessions: as the kubeconfig's current context says, and without credentials."""
     content = yaml.safe_load(kubeconfig.read_text())
     context = next(one for one in content["contexts"] if one["name"] == content["current-context"])["context"]
     cluster = next(one for one in content["clusters"] if one["name"] == context["cluster"])["cluster"]
     user = next(one for one in content["users"] if one["name"] == context["user"])["user"]
-    trust = ssl.create_default_context(cadata=_inline(cluster, "certificate-authority").decode())
+    authority = _inline(cluster, "certificate-authority").decode()
+    trust, bare_trust = (ssl.create_default_context(cadata=authority) for _ in range(2))
     if "client-certificate-data" in user or "client-certificate" in user:
         with tempfile.NamedTemporaryFile() as pair:
             pair.write(_inline(user, "client-certificate") + b"\n" + _inline(user, "client-key"))
@@ -97,8 +105,12 @@ async def connected(kubeconfig: Path) -> AsyncIterator[aiohttp.ClientSession]:
             trust.load_cert_chain(pair.name)
     headers = {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}
     connector = aiohttp.TCPConnector(ssl=trust)
-    async with aiohttp.ClientSession(cluster["server"], connector=connector, headers=headers) as http:
-        yield http
+    bare_connector = aiohttp.TCPConnector(ssl=bare_trust)
+    async with (
+        aiohttp.ClientSession(cluster["server"], connector=connector, headers=headers) as http,
+        aiohttp.ClientSession(cluster["server"], connector=bare_connector) as bare,
+    ):
+        yield http, bare
 
 
 def _inline(section: dict[str, str], name: str) -> bytes:
@@ -149,8 +161,8 @@ async def _target(directory: Path) -> AsyncIterator[Path]:
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
     """Yield a client with a namespace of its own."""
     namespace = f"conformance-{secrets.token_hex(4)}"
-    async with _target(tmp_path) as kubeconfig, connected(kubeconfig) as http:
-        target = Api(http, kubeconfig, namespace)
+    async with _target(tmp_path) as kubeconfig, connected(kubeconfig) as sessions:
+        target = Api(*sessions, kubeconfig, namespace)
         status, answer = await target.ask("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
         assert status == 201, answer
         try:

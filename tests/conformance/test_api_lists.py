@@ -241,14 +241,6 @@ async def test_a_streamed_list_ends_with_a_bookmark(api: Api) -> None:
     assert int(metadata["resourceVersion"]) >= int(seen[1]["object"]["metadata"]["resourceVersion"])
 
 
-async def test_a_version_that_is_too_old(api: Api) -> None:
-    async for events in watch(api, "resourceVersion=1"):
-        kind, status = await events.next()
-        wanted = {"kind": "Status", "status": "Failure", "reason": "Expired", "code": 410}
-        assert kind == "ERROR"
-        assert matches(status, wanted | {"message": re.compile(r"too old resource version: 1 \(\d+\)")})
-
-
 async def test_tables_in_a_watch(api: Api) -> None:
     await make(api, "a")
     async for events in watch(api, f"labelSelector={OURS}", Accept=TABLE):

@@ -222,7 +222,7 @@ def test_users_of_requests() -> None:
     user = authenticator.user_of("", {"subject": subject})
     assert (user.name, user.groups) == ("jane", ("a", "b", "system:authenticated"))
     with pytest.raises(ApiError) as caught:
-        authenticator.user_of("Bearer nonsense", {"subject": subject})
+        authenticator.user_of("Bearer nonsense", None)
     assert caught.value.code == 401
 
 

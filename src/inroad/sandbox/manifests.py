@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,14 +34,30 @@ IDENTITY = [
 ]
 
 
-def nodes(topology: Topology) -> list[Placed]:
-    """Return the Node objects, with addresses and pod CIDRs; the kubelet reports the rest."""
+def nodes(topology: Topology, version: str) -> list[Placed]:
+    """Return the Node objects as ready kubelets of that Kubernetes version report them."""
     found: list[Placed] = []
+    machine = platform.uname()
+    info = {
+        "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(machine.machine, machine.machine),
+        "containerRuntimeVersion": "sandbox://1",
+        "kernelVersion": machine.release,
+        "kubeletVersion": f"v{version}.0+inroad-sandbox",
+        "operatingSystem": "linux",
+        "osImage": "inroad sandbox",
+    }
+    ready = {
+        "type": "Ready",
+        "status": "True",
+        "reason": "KubeletReady",
+        "message": "kubelet is posting ready status",
+    }
     for node in topology.nodes:
         cidrs = [str(network) for network in node.pod_networks]
         addresses = [{"type": "InternalIP", "address": str(one)} for one in node.addresses]
         labels = {"kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux"}
-        status = {"addresses": [*addresses, {"type": "Hostname", "address": node.name}]}
+        addresses.append({"type": "Hostname", "address": node.name})
+        status = {"addresses": addresses, "conditions": [ready], "nodeInfo": info}
         spec = {"podCIDR": cidrs[0], "podCIDRs": cidrs}
         body = {"kind": "Node", "apiVersion": "v1", "metadata": {"name": node.name, "labels": labels}}
         found.append(("", {**body, "spec": spec, "status": status}))
@@ -302,7 +319,7 @@ def workloads() -> list[Placed]:
 def everything(topology: Topology, options: Options) -> list[Placed]:
     """Return all objects that the sandbox starts with."""
     return [
-        *nodes(topology),
+        *nodes(topology, options.version),
         *api_service(topology),
         *cluster_dns(topology, options.upstream),
         *workloads(),

@@ -53,15 +53,18 @@ class Authenticator:
         self._store = store
 
     def user_of(self, authorization: str, certificate: Mapping[str, Any] | None) -> User:
-        """Return who it is by the Authorization header, else the verified client certificate; 401."""
+        """Return who it is by the verified client certificate, else the Authorization header; 401.
+
+        The certificate comes first, as in kube-apiserver: a token beside it is not even looked at.
+        """
+        if certificate:
+            return _user_of_certificate(certificate)
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() == "bearer" and token.strip():
             user = self.user_of_token(token.strip())
             if user is None:
                 raise unauthorized()
             return user
-        if certificate:
-            return _user_of_certificate(certificate)
         return ANONYMOUS
 
     def user_of_token(self, token: str, audience: str = ISSUER) -> User | None:

@@ -9,10 +9,12 @@ from aiohttp import web
 
 from inroad.sandbox.apiserver import patches, protobuf
 from inroad.sandbox.apiserver.requests import Query
-from inroad.sandbox.apiserver.status import ApiError, bad_request, unsupported_media_type
+from inroad.sandbox.apiserver.resources import Resource
+from inroad.sandbox.apiserver.status import ApiError, Cause, bad_request, invalid, unsupported_media_type
 
 Json = dict[str, Any]
 _OBJECTS = ("application/json", "application/yaml", protobuf.CONTENT_TYPE)
+_UNRECOGNIZED = "the object provided is unrecognized: couldn't get version/kind; json parse error"
 LARGEST = 3 * 1024 * 1024
 """Bytes of a request's body, as kube-apiserver limits it."""
 
@@ -29,7 +31,7 @@ async def read_object(request: web.BaseRequest, *, optional: bool = False) -> Js
         return protobuf.decode(data)
     found = _yaml(data) if kind == "application/yaml" else _json(data)
     if not isinstance(found, dict):
-        raise bad_request("couldn't get version/kind; json parse error: not an object")
+        raise bad_request(f"{_UNRECOGNIZED}: not an object")
     return found
 
 
@@ -37,20 +39,20 @@ async def read_patch(request: web.BaseRequest) -> tuple[str, Any]:
     """Return a patch and its content type; 400, 413, 415."""
     kind = request.content_type
     if kind not in patches.TYPES:
-        raise unsupported_media_type(patches.TYPES)
+        raise ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", details={})
     data = await _read(request)
     return kind, _yaml(data) if kind == patches.APPLY_PATCH else _json(data)
 
 
-def is_dry_run(query: Query, options: Json | None = None) -> bool:
-    """Return whether nothing shall be stored; 400 for values other than All."""
+def is_dry_run(query: Query, kind: str, options: Json | None = None) -> bool:
+    """Return whether nothing shall be stored; 422 of `kind` (say CreateOptions) for anything but All."""
     wanted = query.all("dryRun") or (options or {}).get("dryRun") or []
     for value in wanted:
         if value != "All":
-            raise bad_request(
-                f'PatchOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: "{value}": '
-                'supported values: "All"'
+            cause = Cause(
+                "FieldValueNotSupported", "dryRun", f'Unsupported value: ["{value}"]: supported values: "All"'
             )
+            raise invalid(Resource("", kind, "meta.k8s.io"), "", [cause])
     return bool(wanted)
 
 
@@ -61,8 +63,8 @@ def check_identity(obj: Json, kind: str, group_version: str, name: str, namespac
         raise bad_request(f'{said_kind} in version "{said_version}" cannot be handled as a {kind}')
     if said_version != group_version:
         raise bad_request(
-            f"the API version in the data ({said_version}) does not match the expected API version "
-            f"({group_version})"
+            f'{kind} in version "{said_version}" cannot be handled as a {kind}: no kind "{kind}" is '
+            f'registered for version "{said_version}" in scheme'
         )
     metadata = obj.get("metadata")
     if metadata is None:
@@ -99,7 +101,7 @@ def _json(data: bytes) -> Any:
     try:
         return msgspec.json.decode(data)
     except msgspec.DecodeError as error:
-        raise bad_request(f"the object provided is unrecognized (must be of type JSON): {error}") from None
+        raise bad_request(f"{_UNRECOGNIZED}: {error}") from None
 
 
 def _yaml(data: bytes) -> Any:

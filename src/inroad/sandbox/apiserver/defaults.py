@@ -48,7 +48,7 @@ def _container(container: Json) -> None:
         ("resources", {}),
         ("terminationMessagePath", "/dev/termination-log"),
         ("terminationMessagePolicy", "File"),
-        ("imagePullPolicy", "IfNotPresent"),
+        ("imagePullPolicy", "Always" if _is_latest(container.get("image", "")) else "IfNotPresent"),
     ):
         container.setdefault(key, value)
     for env in container.get("env", ()):
@@ -69,6 +69,12 @@ def _container(container: Json) -> None:
                 probe["httpGet"].setdefault("path", "/")
 
 
+def _is_latest(image: str) -> bool:
+    """Return True for an image without a tag or digest, or with the tag `latest`."""
+    last = image.rsplit("/", 1)[-1]
+    return "@" not in last and last.partition(":")[2] in ("", "latest")
+
+
 def _pod(pod: Json) -> None:
     spec = pod.setdefault("spec", {})
     spec.setdefault("serviceAccountName", "default")
@@ -76,15 +82,41 @@ def _pod(pod: Json) -> None:
     spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
     spec.setdefault("priority", 0)
     pod_spec(spec)
+    tolerations = spec.setdefault("tolerations", [])
+    tolerated = {one.get("key") for one in tolerations}
+    tolerations += [dict(one) for one in _TOLERATIONS if one["key"] not in tolerated]
     status = pod.setdefault("status", {})
     status.setdefault("phase", "Pending")
-    status.setdefault("qosClass", "BestEffort")
+    status.setdefault("qosClass", _quality(spec))
+
+
+_TOLERATIONS: tuple[Json, ...] = tuple(
+    {
+        "key": f"node.kubernetes.io/{state}",
+        "operator": "Exists",
+        "effect": "NoExecute",
+        "tolerationSeconds": 300,
+    }
+    for state in ("not-ready", "unreachable")
+)
+
+
+def _quality(spec: Json) -> str:
+    """Return the quality-of-service class that the requests and limits of all containers make."""
+    resources = [one.get("resources") or {} for one in spec.get("containers", ())]
+    if not any(one.get("requests") or one.get("limits") for one in resources):
+        return "BestEffort"
+    for one in resources:
+        limits = one.get("limits") or {}
+        if not {"cpu", "memory"} <= limits.keys() or one.get("requests", limits) != limits:
+            return "Burstable"
+    return "Guaranteed"
 
 
 def _template(obj: Json) -> Json:
     spec: Json = obj.setdefault("spec", {})
     template = spec.setdefault("template", {})
-    template.setdefault("metadata", {}).setdefault("creationTimestamp", None)
+    template.setdefault("metadata", {})
     pod_spec(template.setdefault("spec", {}))
     obj.setdefault("status", {})
     return spec
@@ -122,8 +154,11 @@ def _statefulset(obj: Json) -> None:
 
 def _daemonset(obj: Json) -> None:
     spec = _template(obj)
-    spec.setdefault("updateStrategy", {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}})
+    rolling = {"maxUnavailable": 1, "maxSurge": 0}
+    spec.setdefault("updateStrategy", {"type": "RollingUpdate", "rollingUpdate": rolling})
     spec.setdefault("revisionHistoryLimit", 10)
+    for key in ("currentNumberScheduled", "desiredNumberScheduled", "numberMisscheduled", "numberReady"):
+        obj["status"].setdefault(key, 0)
 
 
 def _namespace(obj: Json) -> None:
@@ -160,6 +195,8 @@ def _service(obj: Json) -> None:
 
 
 def _endpointslice(obj: Json) -> None:
+    for endpoint in obj.get("endpoints") or ():
+        endpoint.setdefault("conditions", {})
     for port in obj.get("ports") or ():
         port.setdefault("name", "")
         port.setdefault("protocol", "TCP")
@@ -174,6 +211,18 @@ def _endpoints(obj: Json) -> None:
 def _node(obj: Json) -> None:
     obj.setdefault("spec", {})
     obj.setdefault("status", {})
+
+
+def _budget(obj: Json) -> None:
+    status = obj.setdefault("status", {})
+    for key in ("currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"):
+        status.setdefault(key, 0)
+
+
+def _binding(obj: Json) -> None:
+    for subject in obj.get("subjects") or ():
+        if subject.get("kind") in ("Group", "User"):
+            subject.setdefault("apiGroup", "rbac.authorization.k8s.io")
 
 
 def _webhooks(obj: Json) -> None:
@@ -205,5 +254,9 @@ _BY_PLURAL = {
     "endpointslices": _endpointslice,
     "endpoints": _endpoints,
     "nodes": _node,
+    "servicecidrs": _node,
+    "poddisruptionbudgets": _budget,
+    "rolebindings": _binding,
+    "clusterrolebindings": _binding,
     "mutatingwebhookconfigurations": _webhooks,
 }

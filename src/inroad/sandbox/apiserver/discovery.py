@@ -47,12 +47,8 @@ def resource_list(group_version: str, resources: list[Resource]) -> Json:
             item["categories"] = list(resource.categories)
         listed.append(item)
         listed += [_subresource(resource, name) for name in resource.subresources]
-    return {
-        "kind": "APIResourceList",
-        "apiVersion": "v1",
-        "groupVersion": group_version,
-        "resources": listed,
-    }
+    head = {"kind": "APIResourceList"} | ({"apiVersion": "v1"} if "/" in group_version else {})
+    return head | {"groupVersion": group_version, "resources": listed}
 
 
 def _subresource(resource: Resource, name: str) -> Json:
@@ -84,7 +80,7 @@ def aggregated(resources: list[Resource]) -> Json:
 def _aggregated_group(name: str, resources: list[Resource]) -> Json:
     versions = sorted({resource.version for resource in resources})
     return {
-        "metadata": {"name": name, "creationTimestamp": None},
+        "metadata": {"name": name},
         "versions": [
             {
                 "version": version,

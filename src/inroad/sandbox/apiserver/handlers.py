@@ -20,7 +20,6 @@ from inroad.sandbox.apiserver.reviews import Reviews
 from inroad.sandbox.apiserver.selectors import predicate
 from inroad.sandbox.apiserver.status import (
     ApiError,
-    conflict,
     details_of,
     invalid_field,
     method_not_allowed,
@@ -33,6 +32,7 @@ Json = dict[str, Any]
 _RETURNED = ("pods", "serviceaccounts", "services")
 """Kinds whose deletion answers with the object rather than a Status."""
 _PATCH_ATTEMPTS = 5
+_OPTIONS = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
 _OBJECT_PARTS = ("", "status", "ephemeralcontainers")
 
 
@@ -50,6 +50,10 @@ class Exchange:
     def namespace(self) -> str:
         """The object's namespace, '' for kinds without."""
         return (self.target.namespace or "") if self.target.resource.namespaced else ""
+
+    def dry_run(self, options: Json | None = None) -> bool:
+        """Return whether nothing shall be stored."""
+        return bodies.is_dry_run(self.query, _OPTIONS.get(self.target.verb, "DeleteOptions"), options)
 
     def answer(self, obj: Json | Entry, status: int = 200) -> web.Response:
         """Return an object in the form that the client wants."""
@@ -136,7 +140,10 @@ class Handlers:
         return exchange.answer(await self._post(exchange, obj), 201)
 
     async def _post(self, exchange: Exchange, obj: Json) -> Json:
-        plural, dry_run = exchange.target.resource.plural, bodies.is_dry_run(exchange.query)
+        resource, dry_run = exchange.target.resource, exchange.dry_run()
+        plural = resource.plural
+        if "status" in resource.subresources and plural != "nodes":
+            obj.pop("status", None)  # is reported later; a kubelet registers its node with one
         obj = self._store.completed(plural, obj, exchange.namespace)
         admitted = await self._admit(exchange, "create", obj, None)
         return self._store.create(plural, admitted or obj, exchange.namespace, dry_run=dry_run)
@@ -150,7 +157,7 @@ class Handlers:
             metadata.get("name", ""),
             exchange.namespace,
             old,
-            bodies.is_dry_run(exchange.query),
+            exchange.dry_run(),
         )
         return await self._admission.admit(attributes, obj)
 
@@ -167,7 +174,7 @@ class Handlers:
             obj,
             exchange.namespace,
             subresource=target.subresource,
-            dry_run=bodies.is_dry_run(exchange.query),
+            dry_run=exchange.dry_run(),
         )
 
     async def _patch(self, exchange: Exchange) -> web.StreamResponse:
@@ -223,7 +230,7 @@ class Handlers:
             namespace,
             grace=grace,
             policy=policy,
-            dry_run=bodies.is_dry_run(exchange.query, options),
+            dry_run=exchange.dry_run(options),
         )
 
     async def _subresource(self, exchange: Exchange) -> web.StreamResponse:
@@ -264,6 +271,8 @@ class Handlers:
         text = await subresources.log_text(
             self._read_log, self._store, exchange.target, query.text("container"), query.number("tailLines")
         )
+        if text is None:
+            return web.Response(status=204)
         return web.Response(body=text, content_type="text/plain")
 
 
@@ -273,14 +282,18 @@ def _check_identity(exchange: Exchange, obj: Json) -> None:
 
 
 def _check_preconditions(target: Target, wanted: Mapping[str, str], metadata: Json) -> None:
-    for key, label in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
+    for key, label, done in (
+        ("uid", "UID", "deleted and then recreated"),
+        ("resourceVersion", "ResourceVersion", "modified"),
+    ):
         if wanted.get(key) and wanted[key] != metadata[key]:
-            raise conflict(
-                target.resource,
-                target.name,
-                f"Precondition failed: {label} in precondition: {wanted[key]}, "
-                f"{label} in object meta: {metadata[key]}",
+            why = (
+                f"the {label} in the precondition ({wanted[key]}) does not match the {label} in record "
+                f"({metadata[key]}). The object might have been {done}"
             )
+            subject = f'{target.resource.kind} "{target.name}"'
+            text = f"Operation cannot be fulfilled on {subject}: {why}"
+            raise ApiError(409, "Conflict", text, details={"name": target.name, "kind": target.resource.kind})
 
 
 __all__ = ["ApiError", "Exchange", "Handlers", "json_response"]

@@ -48,7 +48,7 @@ class Token(msgspec.Struct):
             data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
             return msgspec.json.decode(data, type=cls)
         except (ValueError, msgspec.DecodeError):
-            raise bad_request(f"continue key is not valid: {text}") from None
+            raise bad_request(f"invalid continue token: continue key is not valid: {text}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,18 +133,34 @@ class Lists:
                 "Invalid",
                 'ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Forbidden: '
                 "resourceVersionMatch is forbidden unless resourceVersion is provided",
-                details={"group": "meta.k8s.io", "kind": "ListOptions"},
+                details={
+                    "group": "meta.k8s.io",
+                    "kind": "ListOptions",
+                    "causes": [
+                        {
+                            "reason": "FieldValueForbidden",
+                            "message": "Forbidden: resourceVersionMatch is forbidden unless resourceVersion "
+                            "is provided",
+                            "field": "resourceVersionMatch",
+                        }
+                    ],
+                },
             )
         if not text:
             return
         try:
             asked = int(text)
         except ValueError:
-            raise bad_request(f'strconv.ParseUint: parsing "{text}": invalid syntax') from None
+            raise bad_request(f"invalid resource version: {not_a_version(text)}") from None
         if asked > self._store.rv:
             raise too_new(asked, self._store.rv)
         if match == "Exact" and asked != self._store.rv:
             raise expired(f"The resourceVersion for the provided list is too old: {asked}")
+
+
+def not_a_version(text: str) -> str:
+    """Return what is said about a resourceVersion that is no number."""
+    return f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
 
 
 def too_new(asked: int, present: int) -> ApiError:

@@ -62,7 +62,14 @@ RESOURCES: tuple[Resource, ...] = (
     Resource("configmaps", "ConfigMap", short=("cm",)),
     Resource("endpoints", "Endpoints", short=("ep",), singular_name="endpoints"),
     Resource("events", "Event", short=("ev",)),
-    Resource("namespaces", "Namespace", namespaced=False, short=("ns",), subresources=("finalize", "status")),
+    Resource(
+        "namespaces",
+        "Namespace",
+        namespaced=False,
+        short=("ns",),
+        subresources=("finalize", "status"),
+        verbs=tuple(verb for verb in VERBS if verb != "deletecollection"),
+    ),
     Resource("nodes", "Node", namespaced=False, short=("no",), subresources=("status",)),
     Resource(
         "pods",

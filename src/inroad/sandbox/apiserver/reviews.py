@@ -49,9 +49,9 @@ class Reviews:
                     raise invalid(target.resource, "", [cause])
                 status = self._access(subject, spec)
         metadata = obj.get("metadata") or {}
-        metadata.setdefault("creationTimestamp", None)
         head = {"kind": target.resource.kind, "apiVersion": target.resource.group_version}
-        return head | {"metadata": metadata, "spec": spec, "status": status}
+        asked = {"spec": spec} if "spec" in obj else {}
+        return head | {"metadata": metadata, **asked, "status": status}
 
     def _token(self, spec: Json) -> Json:
         token = spec.get("token", "")
@@ -61,7 +61,7 @@ class Reviews:
             if user is not None:
                 valid = [one for one in audiences if self.authenticator.user_of_token(token, one)]
                 return {"authenticated": True, "user": user.info(), "audiences": valid}
-        return {"user": {}, "error": "[invalid bearer token, unknown]"}
+        return {"user": {}, "error": "invalid bearer token"}
 
     def _access(self, user: User, spec: Json) -> Json:
         attributes = spec.get("resourceAttributes")

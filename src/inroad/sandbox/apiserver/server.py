@@ -22,7 +22,7 @@ from inroad.sandbox.apiserver.forwarding import Forwarding
 from inroad.sandbox.apiserver.handlers import Handlers, json_response
 from inroad.sandbox.apiserver.podlink import DialPod
 from inroad.sandbox.apiserver.requests import Query, Target, split_path, target_of
-from inroad.sandbox.apiserver.resources import BY_PLURAL
+from inroad.sandbox.apiserver.resources import BY_PLURAL, RESOURCES
 from inroad.sandbox.apiserver.reviews import Reviews
 from inroad.sandbox.apiserver.rights import (
     Authorizer,
@@ -169,6 +169,8 @@ class ApiServer:
             return await self._document(request, user)
         target = target_of(request.method, path, Query(request.query_string))
         if target is None or not documents.served(self.store, target.resource):
+            if not any(one.group == path.group for one in RESOURCES):
+                return web.Response(status=404, text="404 page not found\n")
             raise no_such_resource()
         await self.faults.before(user, target)
         if not self.authorizer.allows(user, target):

@@ -35,11 +35,11 @@ def pair_addresses(spec: Json, old: Json) -> None:
         spec.pop("clusterIPs", None)
 
 
-def shape_causes(spec: Json, old: Json) -> list[Cause]:
+def shape_causes(spec: Json) -> list[Cause]:
     """Return what is wrong with a service before any address is looked at."""
-    if spec["type"] not in _TYPES:
-        return [Cause.unsupported("spec.type", spec["type"], _TYPES)]
     causes = _port_causes(spec)
+    if spec["type"] not in _TYPES:
+        return [*causes, Cause.unsupported("spec.type", spec["type"], _TYPES)]
     if spec["type"] == "ExternalName":
         if not spec.get("externalName"):
             causes.append(Cause.required("spec.externalName"))
@@ -50,9 +50,6 @@ def shape_causes(spec: Json, old: Json) -> list[Cause]:
         if address and address != "None" and not _is_address(address):
             why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
             causes.append(Cause.invalid(f"spec.clusterIPs[{index}]", f'"{address}"', why))
-    had, has = old.get("clusterIP"), spec.get("clusterIP")
-    if had and has and had != has and old.get("type") != "ExternalName":
-        causes.append(Cause.invalid("spec.clusterIP", f'"{has}"', "field is immutable"))
     return causes
 
 
@@ -74,6 +71,10 @@ def _port_causes(spec: Json) -> list[Cause]:
         if not isinstance(number, int) or not 0 < number < 65536:
             why = "must be between 1 and 65535, inclusive"
             causes.append(Cause.invalid(f"{field}.port", str(number or 0), why))
+        target = port.get("targetPort")
+        if isinstance(target, int) and not 0 < target < 65536:
+            why = "must be between 1 and 65535, inclusive"
+            causes.append(Cause.invalid(f"{field}.targetPort", str(target), why))
         if port["protocol"] not in ("TCP", "UDP", "SCTP"):
             causes.append(Cause.unsupported(f"{field}.protocol", port["protocol"], ("SCTP", "TCP", "UDP")))
         if (number, port["protocol"]) in seen:

@@ -40,7 +40,7 @@ class ServiceAddresses:
         name = obj["metadata"]["name"]
         spec = obj["spec"]
         old = before["spec"] if before else {}
-        causes = shape_causes(spec, old)
+        causes = shape_causes(spec)
         if causes:
             raise invalid(_SERVICES, name, causes)
         if spec["type"] == "ExternalName":
@@ -48,6 +48,11 @@ class ServiceAddresses:
                 spec.pop(key, None)
             return
         pair_addresses(spec, old)
+        had, has = old.get("clusterIP"), spec.get("clusterIP")
+        if had and has and had != has and old.get("type") != "ExternalName":
+            value = self._list_text(spec["clusterIPs"])
+            cause = Cause.invalid("spec.clusterIPs[0]", value, "may not change once set")
+            raise invalid(_SERVICES, name, [cause])
         self._families(name, spec, old, ranges)
         owner = f"{obj['metadata'].get('namespace', '')}/{name}"
         if spec.get("clusterIP") != "None":

@@ -34,12 +34,12 @@ def scale_of(obj: Json) -> Json:
         for key in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
         if key in obj["metadata"]
     }
-    selector = cells.selector(obj["spec"].get("selector"))
+    selector, replicas = cells.selector(obj["spec"].get("selector")), obj["spec"].get("replicas", 0)
     return {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": metadata,
-        "spec": {"replicas": obj["spec"].get("replicas", 0)},
+        "spec": {"replicas": replicas} if replicas else {},
         "status": {"replicas": obj.get("status", {}).get("replicas", 0), "selector": selector},
     }
 
@@ -139,8 +139,8 @@ def finalize(store: Store, target: Target, obj: Json) -> Json:
 
 async def log_text(
     read: ReadLog | None, store: Store, target: Target, container: str, tail: int | None
-) -> bytes:
-    """Return what a container wrote."""
+) -> bytes | None:
+    """Return what a container wrote; None for a pod that is on no node yet."""
     pod = store.get("pods", target.name, target.namespace or "")
     names = [one["name"] for one in pod["spec"].get("containers") or ()]
     if not container and len(names) > 1:
@@ -150,6 +150,8 @@ async def log_text(
     container = container or names[0]
     if container not in names:
         raise bad_request(f"container {container} is not valid for pod {target.name}")
+    if not pod["spec"].get("nodeName"):
+        return None
     try:
         if read is None:
             raise LookupError(container)

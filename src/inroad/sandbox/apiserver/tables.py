@@ -20,7 +20,10 @@ Row = Callable[[Json, float], Sequence[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """How one kind is printed: names of columns (`*` in front: only with -o wide) and what fills them."""
+    """How one kind is printed: names of columns and what fills them.
+
+    In front of a name: `*` only with -o wide, `#` an integer, `@` a date.
+    """
 
     names: tuple[str, ...]
     row: Row
@@ -58,17 +61,14 @@ def partial(obj: Json) -> Json:
 
 
 def _definition(name: str) -> Json:
-    plain = name.lstrip("*")
+    plain = name.lstrip("*#@")
     return {
         "name": plain,
-        "type": "integer" if plain in _NUMBERS else "string",
+        "type": {"#": "integer", "@": "date"}.get(name[0], "string"),
         "format": "name" if plain == "Name" else "",
         "description": "",
         "priority": 1 if name.startswith("*") else 0,
     }
-
-
-_NUMBERS = ("Desired", "Current", "Up-to-date", "Available", "Data", "Secrets", "Webhooks")
 
 
 def _name(obj: Json) -> str:
@@ -259,16 +259,16 @@ _COLUMNS: dict[str, Columns] = {
         lambda obj, now: (_name(obj), obj.get("status", {}).get("phase", ""), _age(obj, now)),
     ),
     "deployments": Columns(("Name", "Ready", "Up-to-date", "Available", "Age", *_WORKLOAD), _deployment),
-    "replicasets": Columns(("Name", "Desired", "Current", "Ready", "Age", *_WORKLOAD), _replicaset),
+    "replicasets": Columns(("Name", "#Desired", "#Current", "#Ready", "Age", *_WORKLOAD), _replicaset),
     "statefulsets": Columns(("Name", "Ready", "Age", *_WORKLOAD[:2]), _statefulset),
     "daemonsets": Columns(
         (
             "Name",
-            "Desired",
-            "Current",
-            "Ready",
-            "Up-to-date",
-            "Available",
+            "#Desired",
+            "#Current",
+            "#Ready",
+            "#Up-to-date",
+            "#Available",
             "Node Selector",
             "Age",
             *_WORKLOAD,
@@ -308,7 +308,7 @@ _COLUMNS: dict[str, Columns] = {
         ),
     ),
     "serviceaccounts": Columns(("Name", "Secrets", "Age"), _count("secrets")),
-    "mutatingwebhookconfigurations": Columns(("Name", "Webhooks", "Age"), _count("webhooks")),
+    "mutatingwebhookconfigurations": Columns(("Name", "#Webhooks", "Age"), _count("webhooks")),
     "leases": Columns(
         ("Name", "Holder", "Age"),
         lambda obj, now: (_name(obj), obj.get("spec", {}).get("holderIdentity", ""), _age(obj, now)),
@@ -321,7 +321,7 @@ _COLUMNS: dict[str, Columns] = {
         ("Name", "ParentRef"), lambda obj, now: (_name(obj), cells.parent(obj.get("spec", {})))
     ),
     "poddisruptionbudgets": Columns(
-        ("Name", "Min Available", "Max Unavailable", "Allowed Disruptions", "Age"),
+        ("Name", "Min Available", "Max Unavailable", "#Allowed Disruptions", "Age"),
         lambda obj, now: (
             _name(obj),
             str(obj["spec"].get("minAvailable", "N/A")),
@@ -330,8 +330,8 @@ _COLUMNS: dict[str, Columns] = {
             _age(obj, now),
         ),
     ),
-    "roles": Columns(("Name", "Created At"), _role),
-    "clusterroles": Columns(("Name", "Created At"), _role),
+    "roles": Columns(("Name", "@Created At"), _role),
+    "clusterroles": Columns(("Name", "@Created At"), _role),
     "rolebindings": _BINDING,
     "clusterrolebindings": _BINDING,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from inroad.sandbox.apiserver.collection import encode
 from inroad.sandbox.apiserver.resources import Resource
 from inroad.sandbox.apiserver.status import Cause, invalid
 
@@ -103,11 +104,11 @@ def _workload_causes(obj: Json, old: Json | None) -> list[Cause]:
     labels = template["metadata"].get("labels") or {}
     causes = []
     if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
-        text = "{" + ",".join(f'"{key}":"{value}"' for key, value in labels.items()) + "}"
+        text = encode(labels).decode()
         why = "`selector` does not match template `labels`"
         causes.append(Cause.invalid("spec.template.metadata.labels", text, why))
     if old is not None and old["spec"].get("selector") != selector:
-        causes.append(Cause.invalid("spec.selector", "selector", "field is immutable"))
+        causes.append(Cause.invalid("spec.selector", encode(selector).decode(), "field is immutable"))
     causes += _container_causes(template["spec"].get("containers") or [], "spec.template.spec.containers")
     return causes
 

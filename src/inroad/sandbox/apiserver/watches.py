@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from inroad.sandbox.apiserver.auth import User
 from inroad.sandbox.apiserver.collection import Change, Collection, Entry, encode, event_line
 from inroad.sandbox.apiserver.faults import Faults
+from inroad.sandbox.apiserver.lists import not_a_version
 from inroad.sandbox.apiserver.representation import Plain
 from inroad.sandbox.apiserver.requests import Query, Target
 from inroad.sandbox.apiserver.selectors import Predicate, everything
-from inroad.sandbox.apiserver.status import ApiError, bad_request
+from inroad.sandbox.apiserver.status import ApiError
 from inroad.sandbox.apiserver.streams import Stream
 
 BOOKMARK_PERIOD = 60.0
@@ -43,7 +44,7 @@ def options_of(query: Query) -> WatchOptions:
     try:
         version = int(text or "0")
     except ValueError:
-        raise bad_request(f'Invalid value: "{text}": strconv.ParseUint: invalid syntax') from None
+        raise ApiError(500, "", not_a_version(text)) from None
     since = None if initial or not text or version == 0 else version
     asked = query.number("timeoutSeconds")
     timeout = float(asked) if asked else random.uniform(1800, 3600)  # noqa: S311 -- spreads load
@@ -156,7 +157,7 @@ class Watch:
 
     def _bookmark(self, annotations: dict[str, str]) -> bytes:
         resource = self._collection.resource
-        metadata: dict[str, object] = {"resourceVersion": str(self._seen), "creationTimestamp": None}
+        metadata: dict[str, object] = {"resourceVersion": str(self._seen)}
         if annotations:
             metadata["annotations"] = annotations
         obj = {"kind": resource.kind, "apiVersion": resource.group_version, "metadata": metadata}
