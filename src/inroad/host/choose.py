@@ -27,9 +27,11 @@ else:
     def become(user: int, group: int, groups: Sequence[int]) -> None:
         """Have that uid, gid and those groups only, for good; in a process that does nothing else.
 
-        Who is that user already stays as is; anybody but root gets a PermissionError.
+        Who is that user already stays as is; anybody but root gets a PermissionError. So does a root without
+        CAP_SETGID, as in a container, unless there is nothing to change.
         """
-        if user != 0 and os.getuid() == os.geteuid() == user:
+        is_user = os.getuid() == os.geteuid() == user
+        if is_user and (user != 0 or {*os.getgroups(), os.getgid()} == {*groups, group}):
             return
         os.setgroups(list(groups))
         os.setgid(group)
