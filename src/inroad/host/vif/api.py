@@ -87,6 +87,7 @@ class Vif(Protocol):
     name: str
     kind: str  # "tun" or "veth"
     reason: str  # why this kind was chosen
+    mtu: int  # of the interface, in bytes: the wanted one, or less where the kind has its own
 
     def verdict(self, flow: int, verdict: Verdict) -> None:
         """Say how the dial for a held SYN ended."""

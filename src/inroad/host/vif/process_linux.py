@@ -38,6 +38,7 @@ class ProcessVif:
         self.name = config.name
         self.kind = "veth" if plane == "veth" else "tun"
         self._plane = plane
+        self.mtu = config.mtu
         self.reason = reason
         self._config = config
         self._handler = handler
@@ -129,6 +130,7 @@ class ProcessVif:
                     chains, remedy = await firewall.explain(6 if "IPv6" in message else 4, self.name)
                     raise FirewallDrops(f"{message}: {chains}" if chains else message, remedy)
                 raise by_code(code, message, remedy)
+            self.mtu = answer["mtu"]
             self.reason = "; ".join([self.reason, *answer["notes"]])
             return
         raise HostChangeFailed("the packet loop ended while it started")

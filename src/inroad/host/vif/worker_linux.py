@@ -43,7 +43,7 @@ def main() -> int:
         return 1
     events.setblocking(False)
     datagrams.setblocking(False)
-    ready = json.dumps({"notes": opened.notes}).encode()
+    ready = json.dumps({"notes": opened.notes, "mtu": opened.mtu}).encode()
     socket.send_fds(events, [wire.record(wire.READY, 0, ready)], [sock.fileno() for sock in opened.listeners])
     for sock in opened.listeners:
         sock.close()
