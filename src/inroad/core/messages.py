@@ -69,7 +69,8 @@ class Subnet(msgspec.Struct, frozen=True):
 class ClusterInfo(msgspec.Struct, frozen=True, tag="cluster", omit_defaults=True):
     """Pushed by the manager whenever it changes; always the whole, newest state.
 
-    `pod_ips`: the manager's own addresses; a workstation that reaches them past its VIF is inside the cluster.
+    `pod_ips`: the manager's own addresses; a workstation that reaches them past its VIF is inside the
+    cluster.
     """
 
     generation: int
