@@ -47,7 +47,7 @@ PAYLOAD_SIZES = {
     RESET: (0, MAX_DETAIL),
     DATAGRAM: (0, MAX_DATAGRAM),
     PING: (8, 8),
-    PONG: (8, 8),
+    PONG: (16, 16),
     CONTROL: (0, MAX_CONTROL),
     LANE: (0, 0),
 }

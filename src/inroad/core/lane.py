@@ -52,6 +52,7 @@ class Lane:
         self._ring: deque[MuxFlow] = deque()
         self._head: list[Buffer] = []
         self._stalled = False
+        self._held_up = False  # since the last PING, `send` took less than it was given
         self._writable: list[MuxFlow] = []
         self._ping_count = 0
         self._pinged_at = 0
@@ -168,7 +169,7 @@ class Lane:
             self.bytes_out += len(part) + frames.HEADER_SIZE
         flow.credit -= size
         if self.bytes_out - self._pinged_at >= self.pace.interval:
-            self._add_ping(parts, size < len(data), self.mux.now)
+            self._add_ping(parts, self.mux.now)
         self._transmit(parts)
         # The writer's buffer is its own again after this call.
         self._head = [bytes(part) if isinstance(part, memoryview) else part for part in self._head]
@@ -196,7 +197,7 @@ class Lane:
         unmarked = self.bytes_out - self._pinged_at
         # Without an answer to come nothing would say when there is room again.
         if unmarked >= self.pace.interval or (unmarked and ring and not self.pace.outstanding):
-            self._add_ping(parts, bool(ring), now)
+            self._add_ping(parts, now)
         return parts
 
     def _transmit(self, parts: list[Buffer]) -> None:
@@ -204,7 +205,7 @@ class Lane:
         for index, part in enumerate(parts):
             if taken < len(part):
                 self._head = [memoryview(part)[taken:], *parts[index + 1 :]]
-                self._stalled = True
+                self._stalled = self._held_up = True
                 return
             taken -= len(part)
         self._head = []
@@ -214,19 +215,21 @@ class Lane:
     def ping(self, now: float) -> None:
         """Measure the round trip; the answer also shows that the peer lives."""
         if self.pace.outstanding < MAX_PINGS:
-            self.put_data(self._ping_frame(False, now), b"")
+            self.put_data(self._ping_frame(now), b"")
 
     def ping_sometimes(self) -> None:
         """Measure the round trip if that was long ago: for a side that only receives."""
         if not self.pace.outstanding and self.mux.now - self._ping_time >= PING_PAUSE:
             self.ping(self.mux.now)
 
-    def _add_ping(self, parts: list[Buffer], limited: bool, now: float) -> None:
+    def _add_ping(self, parts: list[Buffer], now: float) -> None:
         if self.pace.outstanding < MAX_PINGS:
-            parts.append(self._ping_frame(limited, now))
+            parts.append(self._ping_frame(now))
             self.bytes_out += PING_SIZE
 
-    def _ping_frame(self, limited: bool, now: float) -> bytes:
+    def _ping_frame(self, now: float) -> bytes:
+        limited = self._held_up or bool(self._ring) or bool(self._writable)
+        self._held_up = False
         self._ping_count += 1
         self._pinged_at = self.bytes_out
         self._ping_time = now
@@ -236,7 +239,7 @@ class Lane:
     def pong(self, payload: memoryview, now: float) -> None:
         """The peer answered a PING, which can only be the oldest one."""
         oldest = self._ping_count - self.pace.outstanding + 1
-        if not self.pace.outstanding or int.from_bytes(payload, "big") != oldest:
+        if not self.pace.outstanding or int.from_bytes(payload[:8], "big") != oldest:
             raise ProtocolError("PONG without its PING")
-        self.pace.answer(now)
+        self.pace.answer(now, int.from_bytes(payload[8:], "big") / 1e6)
         self.round = self.pace.round

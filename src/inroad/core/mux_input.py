@@ -299,7 +299,7 @@ class Input:
                 self._mux.handler_failed(flow, error)
 
     def _received_ping(self, flow_id: int, payload: memoryview) -> None:
-        self._lane.put(0, frames.PONG, bytes(payload))
+        self._lane.put(0, frames.PONG, bytes(payload) + int(self._mux.now * 1e6).to_bytes(8, "big"))
 
     def _received_pong(self, flow_id: int, payload: memoryview) -> None:
         self._lane.pong(payload, self._mux.now)
