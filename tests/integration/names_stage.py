@@ -165,6 +165,7 @@ async def serving(server: TableDns, host: str = "127.0.0.1", port: int = 0) -> A
         yield server
     finally:
         server.close()
+        await asyncio.sleep(0)  # the loop closes the socket in its next turn: only then is the port refused
 
 
 async def run(*argv: str, timeout: float = 20) -> str:

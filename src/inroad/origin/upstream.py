@@ -18,6 +18,8 @@ SOCKETS = 8
 SOCKET_QUERIES = 1_024
 SERVER_PATIENCE = 1.0
 """Seconds that one server gets before the next one is asked as well."""
+RESEND = 0.5
+"""Seconds until a query is sent again for the first time."""
 _random = random.SystemRandom()
 
 
@@ -127,21 +129,22 @@ class Upstream:
         return query[:2] + reply[2:]
 
     async def _ask_udp(self, server: Server, query: bytes) -> bytes:
-        """Ask, and once more after half a second: the datagram may have been lost."""
+        """Ask until there is an answer, each time after twice the wait: datagrams may be lost."""
         port = self._port(server)
+        question = query[HEADER : question_end(query)]
         reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        ident = port.send(query, query[HEADER : question_end(query)], reply)
+        idents: list[int] = []
+        wait = RESEND
         try:
-            async with asyncio.timeout(0.5):
-                return await asyncio.shield(reply)
-        except TimeoutError:
-            again = port.send(query, query[HEADER : question_end(query)], reply)
-            try:
-                return await reply
-            finally:
-                port.forget(again)
+            while True:
+                idents.append(port.send(query, question, reply))
+                done, _ = await asyncio.wait((reply,), timeout=wait)
+                if done:
+                    return reply.result()
+                wait *= 2
         finally:
-            port.forget(ident)
+            for ident in idents:
+                port.forget(ident)
 
     def _port(self, server: Server) -> _Port:
         ports = self._ports.setdefault(server, [])
