@@ -60,6 +60,18 @@ def _checked(context: click.Context, parameter: click.Parameter, given: tuple[st
 )
 @click.option("-n", "--namespace", default="", help="The namespace to be in; the context's by default.")
 @click.option("--via", default="", help="Connections start there: deploy/NAME, sts/NAME or pod/NAME.")
+@click.option(
+    "--vnat",
+    metavar="CIDR",
+    multiple=True,
+    help="Give this subnet (or: also, service, pods, all) virtual addresses.",
+)
+@click.option(
+    "--proxy-via",
+    metavar="CIDR=WORKLOAD",
+    multiple=True,
+    help="Reach this subnet through a workload's agent.",
+)
 @click.option("--manager-namespace", default="", help="Where the traffic-manager runs (inroad).")
 @setting(
     "--dns", "dns.localAddresses", "ADDRESS", "Name server for all other names; the host's own by default."
@@ -82,6 +94,8 @@ def connect(
     context: str,
     namespace: str,
     via: str,
+    vnat: tuple[str, ...],
+    proxy_via: tuple[str, ...],
     manager_namespace: str,
     as_json: bool,
     **settings: tuple[str, ...],
@@ -97,6 +111,8 @@ def connect(
         context=context,
         namespace=namespace,
         via=via,
+        vnat=list(vnat),
+        proxy_via=list(proxy_via),
         manager_namespace=manager_namespace,
         directory=_directory(),
         environment=credential_environment(os.environ),

@@ -19,13 +19,16 @@ class ConnectRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     """`environment`: the caller's variables that kubeconfig loading needs (HOME, PATH, KUBECONFIG, ...).
 
     `config_file`: the caller's configuration file, "" for none. `settings`: what the command line says, by
-    dotted key as in that file. `via`: the workload or pod that is to be the origin.
+    dotted key as in that file. `via`: the workload or pod that is to be the origin. `vnat`,
+    `proxy_via`: subnets that get virtual addresses, the latter bound to a workload (`CIDR=WORKLOAD`).
     """
 
     kubeconfig: str = ""
     context: str = ""
     namespace: str = ""
     via: str = ""
+    vnat: list[str] = []
+    proxy_via: list[str] = []
     manager_namespace: str = ""
     directory: str = "/"
     environment: dict[str, str] = {}
@@ -87,6 +90,14 @@ class VifStatus(msgspec.Struct):
     counters: dict[str, int] = {}
 
 
+class MovedStatus(msgspec.Struct):
+    """A subnet whose addresses are replaced by virtual ones; `workload`: whose agent dials them."""
+
+    cidr: str
+    reason: str
+    workload: str = ""
+
+
 class TunnelStatus(msgspec.Struct):
     """The link to the traffic-manager."""
 
@@ -142,6 +153,8 @@ class Status(msgspec.Struct, tag="status", omit_defaults=False):
     attachments: list[str] = []
     subnets: list[SubnetStatus] = []
     never_proxy: list[str] = []
+    moved: list[MovedStatus] = []
+    virtual_addresses: int = 0
     warnings: list[str] = []
 
 

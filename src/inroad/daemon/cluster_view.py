@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from ipaddress import ip_network
 
+from inroad.core import conflicts
 from inroad.core.dns_policy import DnsPolicy
 from inroad.core.errors import ConfigInvalid, NamespaceUnknown
 from inroad.core.host_config import Network
@@ -15,6 +17,7 @@ from inroad.core.origin import Wishes, Workload
 from inroad.core.subnets import Plan, plan
 from inroad.daemon.origins import Origins
 from inroad.daemon.settings import Settings
+from inroad.host.routes.api import HostRoute
 
 
 def pinned(via: str, namespace: str) -> Workload | None:
@@ -44,6 +47,9 @@ class ClusterView:
         self.warnings: list[str] = []
         self.info = ClusterInfo(generation=0)
         self.never: tuple[Network, ...] = ()
+        self.conflict_wishes = conflicts.Wishes()
+        self.decided = Plan()
+        self.resolution = conflicts.Resolution()
         self.known = asyncio.Event()
         self.changed = asyncio.Event()
         self.on_names: Callable[[tuple[str, ...]], None] = lambda names: None
@@ -69,15 +75,24 @@ class ClusterView:
                 f"did you mean {near[0]}?" if near else "kubectl get namespaces",
             )
 
-    def plan(self) -> Plan:
-        """Return which subnets the VIF gets and which it never may."""
+    def decide(self, routes: Sequence[HostRoute], own: str) -> None:
+        """Decide which subnets the VIF (`own`) gets beside the host's `routes`; raises `SubnetConflict`."""
         config = self.settings.config
-        return plan(
+        decided = plan(
             discovered=[(ip_network(subnet.cidr), subnet.source) for subnet in self.info.subnets],
             also=config.also_proxy,
             never=config.never_proxy,
             always_never=self.never,
         )
+        wishes = replace(
+            self.conflict_wishes, allow=config.allow_conflicting, auto=config.auto_resolve_conflicts
+        )
+        self.resolution = conflicts.resolve(decided, routes, wishes, own=own, pools=config.virtual_subnets)
+        self.decided = decided
+
+    def routed(self) -> tuple[Network, ...]:
+        """Return the subnets that keep their own addresses."""
+        return tuple(planned.network for planned in self.resolution.routed)
 
     def mapped_namespaces(self) -> tuple[str, ...]:
         """Return whose names resolve: those that the user mapped, else all that the manager knows."""
@@ -95,7 +110,7 @@ class ClusterView:
             namespace=self.namespace,
             mapped_namespaces=self.mapped_namespaces(),
             cluster_domain=self.info.domain,
-            routed_subnets=tuple(subnet.network for subnet in self.plan().subnets),
+            routed_subnets=(*self.routed(), *config.virtual_subnets),
             include_suffixes=config.include_suffixes,
             exclude_suffixes=config.exclude_suffixes,
             excludes=config.excludes,

@@ -14,18 +14,20 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from ipaddress import ip_address, ip_network
 
+from inroad.core.conflicts import Wishes, parse_moves, parse_via
 from inroad.core.errors import TunnelFailed
 from inroad.core.host_config import FWMARK, Address
 from inroad.core.status import ConnectRequest
 from inroad.daemon import manager_pod, verify
-from inroad.daemon.cluster_view import ClusterView, pinned
+from inroad.daemon.cluster_view import ClusterView, pinned, workload
 from inroad.daemon.dns_server import DnsServer
 from inroad.daemon.host_state import HostState
 from inroad.daemon.manager_link import ManagerLink
-from inroad.daemon.relay import Relay
+from inroad.daemon.relay import Relay, Route
 from inroad.daemon.session import DNS_PORT, VIF, Parts, Session, open_session_vif
 from inroad.daemon.settings import Settings
 from inroad.daemon.user_child import Peer, load
+from inroad.daemon.virtual import VirtualAddresses
 from inroad.host.journal import Journal
 from inroad.host.resolver.choose import open_resolver
 from inroad.host.routes.choose import open_routes
@@ -64,6 +66,7 @@ async def open_session(request: ConnectRequest, peer: Peer, journal: Journal, sa
         manager_namespace = request.manager_namespace or settings.config.manager_namespace
         namespace = request.namespace or credentials.namespace or "default"
         cluster = ClusterView(namespace, settings, pinned(request.via, namespace))
+        cluster.conflict_wishes = conflict_wishes(request)
         manager = _manager_link(client, manager_namespace, cluster, relay)
         undo.push_async_callback(manager.close)
         await manager.start()
@@ -72,23 +75,30 @@ async def open_session(request: ConnectRequest, peer: Peer, journal: Journal, sa
         await _cluster_info(cluster, manager_namespace)
         cluster.check_namespace(cluster.namespace)
         relay.vif = await vif
-        relay.origin = cluster.origins.agent_but
 
         say("network", f"leading the cluster's names and subnets into {relay.vif.name}")
         host = await _open_host(journal, settings, undo)
         keep_out = [*await client.server_addresses(), *(address for address, _ in host.fallback)]
         cluster.never = tuple(ip_network(ip_address(address)) for address in keep_out)
         dns_addresses = tuple(address for address in VIF.addresses if _ours(address))
-        dns = await _open_dns(cluster, manager, host, dns_addresses, undo)
+        virtual = VirtualAddresses(manager.lookup, settings.config.virtual_subnets, VIF.addresses)
+        relay.route = _route(cluster, virtual)
+        dns = await _open_dns(cluster, virtual, host, dns_addresses, undo)
         undo.push_async_callback(host.restore)
 
-        parts = Parts(manager, relay, host, dns, dns_addresses, client)
+        parts = Parts(manager, relay, host, dns, dns_addresses, client, virtual)
         session = Session(request, credentials, peer, manager_namespace, cluster, parts)
         await session.update_host()
         say("verify", "looking up and dialling the API server's service")
         await asyncio.gather(_verify(cluster), dns.check_recursion())
         session.begin(undo.pop_all())
         return session
+
+
+def conflict_wishes(request: ConnectRequest) -> Wishes:
+    """Read `--vnat` and `--proxy-via`; raises `ConfigInvalid`."""
+    kinds, networks = parse_moves(request.vnat)
+    return Wishes(kinds=kinds, networks=networks, via=parse_via(request.proxy_via))
 
 
 async def _open_host(journal: Journal, settings: Settings, undo: AsyncExitStack) -> HostState:
@@ -103,19 +113,34 @@ async def _open_host(journal: Journal, settings: Settings, undo: AsyncExitStack)
 
 async def _open_dns(
     cluster: ClusterView,
-    manager: ManagerLink,
+    virtual: VirtualAddresses,
     host: HostState,
     addresses: tuple[Address, ...],
     undo: AsyncExitStack,
 ) -> DnsServer:
     """Start the DNS server on the VIF's addresses and on loopback."""
     policy = cluster.dns_policy()
-    dns = DnsServer(lookup=manager.lookup, fallback=host.fallback, mark=FWMARK, policy=policy)
+    dns = DnsServer(lookup=virtual.lookup, fallback=host.fallback, mark=FWMARK, policy=policy)
     undo.push_async_callback(dns.close)
     cluster.on_names = dns.invalidate
     cluster.origins.on_change = dns.flush  # names may mean something else to another origin
     await dns.start([*((str(address), DNS_PORT) for address in addresses), ("127.0.0.1", 0)])
     return dns
+
+
+def _route(cluster: ClusterView, virtual: VirtualAddresses) -> Route:
+    """Return what decides for each flow where it leads and who dials."""
+
+    def route(host: str, gone: str) -> tuple[str, str] | None:
+        target = virtual.real(host)
+        if target is None:
+            return None
+        if not target.workload:
+            return str(target.address), cluster.origins.agent_but(gone)
+        agent = cluster.origins.bound(workload(target.workload, cluster.namespace))
+        return (str(target.address), agent) if agent else None
+
+    return route
 
 
 def _manager_link(client: ApiClient, namespace: str, cluster: ClusterView, relay: Relay) -> ManagerLink:

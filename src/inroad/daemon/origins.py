@@ -60,6 +60,10 @@ class Origins:
             return choose((agent for agent in self.agents if agent.id != gone), self.wishes).agent
         return self.current.agent
 
+    def bound(self, workload: Workload) -> str:
+        """Return the id of the agent for a virtual address bound to `workload`, "" when there is none."""
+        return choose(self.agents, self.wishes, workload).agent
+
     def warning(self) -> str:
         """Return what status has to say about the choice, "" when it is what was asked for."""
         return warning(self.current, self.wishes)

@@ -33,6 +33,10 @@ VERDICTS = {
     Refusal.LINK_DOWN: Verdict.TIMED_OUT,
 }
 
+Route = Callable[[str, str], tuple[str, str] | None]
+"""(the address that an application dials, an agent that has just gone or "") to (the address to dial, the
+agent that dials it or "" for the manager); None when it leads nowhere."""
+
 log = structlog.get_logger()
 
 
@@ -41,7 +45,7 @@ class Relay:
 
     def __init__(self) -> None:
         self.vif: Vif | None = None
-        self.origin: Callable[[str], str] = lambda gone: ""  # the agent that dials; `gone` is none any more
+        self.route: Route = lambda host, gone: (host, "")
         self.deadline = 5.0  # seconds for a dial: endpointDial + roundtripLatency
         self.on_vif_failed: Callable[[str], None] = lambda reason: None
         self.flows: dict[int, TcpFlow | DatagramFlow] = {}
@@ -168,8 +172,13 @@ class TcpFlow:
     def dial(self, link: Link) -> None:
         """Ask the far side to connect."""
         host, port = self.target
-        self.via = self.relay.origin(self.via)
-        request = Dial("tcp", host, port, int(self.relay.deadline * 1000), self.via)
+        found = self.relay.route(host, self.via)
+        if found is None:
+            del self.relay.flows[self.number]
+            self.relay.verdict(self.number, Verdict.HOST_UNREACHABLE)
+            return
+        address, self.via = found
+        request = Dial("tcp", address, port, int(self.relay.deadline * 1000), self.via)
         self.tunnel_flow = link.open(messages.encode(request), self)
 
     def abandon(self) -> None:
@@ -241,7 +250,11 @@ class DatagramFlow:
     def dial(self, link: Link) -> None:
         """Ask the far side for an association with the target."""
         host, port = self.target
-        request = Dial(self.transport, host, port, int(self.relay.deadline * 1000), self.relay.origin(""))
+        found = self.relay.route(host, "")
+        if found is None:
+            return  # dropped: a virtual address that means nothing any more
+        address, via = found
+        request = Dial(self.transport, address, port, int(self.relay.deadline * 1000), via)
         self.tunnel_flow = link.open(messages.encode(request), self)
 
     def send(self, payload: bytes) -> bool:

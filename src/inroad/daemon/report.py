@@ -10,6 +10,7 @@ from inroad import __version__
 from inroad.core.status import (
     AgentStatus,
     DnsStatus,
+    MovedStatus,
     OriginStatus,
     ResolverStatus,
     Status,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 async def report(session: Session) -> Status:
     """Tell the truth about a session."""
     cluster, origins, resolver = session.cluster, session.cluster.origins, session.host.resolver
-    plan = cluster.plan()
     whole = session.manager.link is not None and session.relay.vif is not None
     return Status(
         connected=True,
@@ -48,8 +48,13 @@ async def report(session: Session) -> Status:
         origin=_origin(session.manager.pod, origins),
         agents=_agents(origins),
         attachments=[str(one) for one in origins.wishes.attachments],
-        subnets=[SubnetStatus(str(s.network), s.network.version, s.source) for s in plan.subnets],
-        never_proxy=[str(network) for network in plan.never],
+        subnets=[
+            SubnetStatus(str(routed.network), routed.network.version, routed.source)
+            for routed in cluster.resolution.routed
+        ],
+        never_proxy=[str(network) for network in cluster.decided.never],
+        moved=[MovedStatus(str(one.network), one.reason, one.workload) for one in cluster.resolution.moved],
+        virtual_addresses=len(session.virtual.vnat.leases()),
         warnings=list(_warnings(session)),
     )
 

@@ -24,6 +24,7 @@ from inroad.daemon.relay import Relay
 from inroad.daemon.report import report
 from inroad.daemon.settings import Settings
 from inroad.daemon.user_child import Peer, load
+from inroad.daemon.virtual import VirtualAddresses
 from inroad.host.vif.api import Vif, VifConfig
 from inroad.host.vif.choose import open_vif
 from inroad.kube.client import ApiClient
@@ -56,6 +57,7 @@ class Parts:
     dns: DnsServer
     dns_addresses: tuple[Address, ...]
     api: ApiClient
+    virtual: VirtualAddresses
 
 
 class Session:
@@ -82,6 +84,7 @@ class Session:
         self.relay = parts.relay
         self.host = parts.host
         self.dns = parts.dns
+        self.virtual = parts.virtual
         self.attachments = Attachments(cluster, parts.manager, parts.api, self.update_host)
         self.dns_servers = [(address, DNS_PORT) for address in parts.dns_addresses]
         self.since = datetime.now(UTC)
@@ -95,6 +98,7 @@ class Session:
         """Start to live: follow the cluster; `undo` is what `close` runs."""
         self._undo = undo
         self.since = datetime.now(UTC)
+        self.host.routes.watch(self.cluster.changed.set)
         self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._watch_config())]
 
     async def close(self) -> None:
@@ -116,17 +120,21 @@ class Session:
         """Make DNS server, resolver and routes be what the cluster's newest state asks for."""
         config = self.cluster.settings.config
         self.relay.deadline = config.endpoint_dial + config.roundtrip_latency
+        self.cluster.decide(await self.host.routes.host_routes(), VIF.name)
+        moved = self.virtual.move(self.cluster.resolution.moved)
         self.dns.configure(self.cluster.dns_policy())
+        if moved:
+            self.dns.flush()
         wanted = self._wanted()
         if wanted != self.host.applied:
             await self.host.apply(wanted)
 
     def _wanted(self) -> HostConfig:
-        plan, info, config = self.cluster.plan(), self.cluster.info, self.cluster.settings.config
-        subnets = tuple(planned.network for planned in plan.subnets)
+        info, config = self.cluster.info, self.cluster.settings.config
+        subnets = (*self.cluster.routed(), *self.virtual.vnat.subnets())
         return HostConfig(
             addresses=VIF.addresses,
-            routes=RouteConfig(interface=VIF.name, subnets=subnets, never=plan.never),
+            routes=RouteConfig(interface=VIF.name, subnets=subnets, never=self.cluster.decided.never),
             resolver=ResolverConfig(
                 server=self.dns_servers[0],
                 server6=next((server for server in self.dns_servers[1:]), None),
