@@ -11,6 +11,7 @@ from inroad.sandbox.apiserver.store import Store
 Json = dict[str, Any]
 PREFIX = "synthetic"
 PER_NAMESPACE = 1000
+_IMAGE = "registry.example.com/team/service:1.2.3"
 _NODES = IPv4Network("172.16.0.0/12")
 _PODS = IPv4Network("10.128.0.0/9")
 """Pod CIDRs are /24 parts of this: 32,768 nodes at most."""
@@ -69,12 +70,10 @@ def _node(index: int) -> Json:
 def _pods(nodes: int, pods: int, started: str) -> Iterator[Json]:
     for index in range(pods):
         node = index % nodes
-        address = str(_PODS[node * 256 + 2 + index // nodes % 253])
-        name = f"{PREFIX}-{index}"
         workload = f"workload-{index // 10}"
         yield {
             "metadata": {
-                "name": name,
+                "name": f"{PREFIX}-{index}",
                 "namespace": f"{PREFIX}-{index // PER_NAMESPACE}",
                 "labels": {"app": workload, "pod-template-hash": "5d4f8c7b9d", "tier": f"t{index % 5}"},
                 "annotations": {"example.com/made-for": "measurements of lists and watches"},
@@ -89,38 +88,41 @@ def _pods(nodes: int, pods: int, started: str) -> Iterator[Json]:
                     }
                 ],
             },
-            "spec": {
-                "nodeName": f"{PREFIX}-{node}",
-                "containers": [
-                    {
-                        "name": "main",
-                        "image": "registry.example.com/team/service:1.2.3",
-                        "ports": [{"name": "http", "containerPort": 8080}],
-                        "env": [{"name": "LOG_LEVEL", "value": "info"}, {"name": "MODE", "value": "cluster"}],
-                        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
-                    }
-                ],
-            },
-            "status": {
-                "phase": "Running",
-                "podIP": address,
-                "podIPs": [{"ip": address}],
-                "hostIP": str(_NODES[node + 1]),
-                "startTime": started,
-                "conditions": [
-                    {"type": kind, "status": "True", "lastTransitionTime": started}
-                    for kind in ("PodScheduled", "Initialized", "ContainersReady", "Ready")
-                ],
-                "containerStatuses": [
-                    {
-                        "name": "main",
-                        "ready": True,
-                        "started": True,
-                        "restartCount": 0,
-                        "image": "registry.example.com/team/service:1.2.3",
-                        "imageID": "",
-                        "state": {"running": {"startedAt": started}},
-                    }
-                ],
-            },
+            "spec": {"nodeName": f"{PREFIX}-{node}", "containers": [_container()]},
+            "status": _status(str(_PODS[node * 256 + 2 + index // nodes % 253]), node, started),
         }
+
+
+def _container() -> Json:
+    return {
+        "name": "main",
+        "image": _IMAGE,
+        "ports": [{"name": "http", "containerPort": 8080}],
+        "env": [{"name": "LOG_LEVEL", "value": "info"}, {"name": "MODE", "value": "cluster"}],
+        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
+    }
+
+
+def _status(address: str, node: int, started: str) -> Json:
+    return {
+        "phase": "Running",
+        "podIP": address,
+        "podIPs": [{"ip": address}],
+        "hostIP": str(_NODES[node + 1]),
+        "startTime": started,
+        "conditions": [
+            {"type": kind, "status": "True", "lastTransitionTime": started}
+            for kind in ("PodScheduled", "Initialized", "ContainersReady", "Ready")
+        ],
+        "containerStatuses": [
+            {
+                "name": "main",
+                "ready": True,
+                "started": True,
+                "restartCount": 0,
+                "image": _IMAGE,
+                "imageID": "",
+                "state": {"running": {"startedAt": started}},
+            }
+        ],
+    }
