@@ -6,10 +6,10 @@ times the round trip without a queue of ours, and DELAY on top. A PING after eve
 both; a PONG says when its PING arrived, on the peer's clock, so that the way there and the way back can
 be told apart. The states are those of BBR (Cardwell et al., ACM Queue 14/5), its filters are not:
 
-* The way there without a queue: each EPOCH begins with a probe, a round at 0.6 of what the path
-  holds, in which our own queue runs empty; the mean of the probe counts (the lesser of the last two). The least
-  of the last ten seconds, as in BBR, is no measure on a host without a free CPU, where everything is
-  late: taken for a queue, that lateness would cut the cap again and again, down to nothing.
+* The way there without a queue: each EPOCH begins with a probe, a round at 0.6 of what the path holds,
+  in which our own queue runs empty; the mean of the probe counts (the lesser of the last two). The
+  least of the last ten seconds, as in BBR, is no measure on a host without a free CPU, where everything
+  is late: taken for a queue, that lateness would cut the cap again and again, down to nothing.
 * The way back counts as it is. What is queued there is the peer's, and if it counted as ours two busy
   directions would push each other up.
 * The rate, by the peer's clock, is a mean over RATE_TIME, and the greatest of the last RATE_MEMORY
