@@ -62,12 +62,29 @@ def status_text(status: Status) -> str:
                 "dns server",
                 f"{dns.address}:{dns.port}" + (f", else {', '.join(dns.fallback)}" * bool(dns.fallback)),
             ),
+            ("origin", _origin(status)),
+            ("attached", "\n".join(status.attachments)),
             ("subnets", subnets(status.subnets)),
+            ("virtual", "\n".join(_moved(status))),
             ("never", "\n".join(status.never_proxy)),
             ("since", f"{status.since}, by {status.user}" if status.user else status.since),
         ]
     )
     return "\n".join([head, table, *warnings])
+
+
+def _origin(status: Status) -> str:
+    """Who dials and looks up, and why."""
+    origin = status.origin
+    who = "the traffic-manager" if origin.kind == "traffic-manager" else f"{origin.kind} agent {origin.pod}"
+    return f"{who}: {origin.reason}" if origin.reason else ""
+
+
+def _moved(status: Status) -> Iterable[str]:
+    """The subnets that have virtual addresses, a line each."""
+    for moved in status.moved:
+        via = f", dialled by {moved.workload}" if moved.workload else ""
+        yield f"{moved.cidr}{via}: {moved.reason}"
 
 
 def _headline(status: Status) -> str:

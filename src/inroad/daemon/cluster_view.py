@@ -79,7 +79,7 @@ class ClusterView:
         """Decide which subnets the VIF (`own`) gets beside the host's `routes`; raises `SubnetConflict`."""
         config = self.settings.config
         decided = plan(
-            discovered=[(ip_network(subnet.cidr), subnet.source) for subnet in self.info.subnets],
+            discovered=[(ip_network(one.cidr), one.source, one.kind) for one in self.info.subnets],
             also=config.also_proxy,
             never=config.never_proxy,
             always_never=self.never,
