@@ -381,3 +381,41 @@ def test_faults_of_the_network(sandbox: Stage) -> None:
     sandbox.run(*ask, status=7)
     sandbox.sandbox("fault", "clear")
     assert sandbox.run(*ask).returncode == 0
+
+
+UDP = """
+import socket, sys, time
+with socket.socket(type=socket.SOCK_DGRAM) as sock:
+    sock.settimeout(0.3)
+    sock.connect((sys.argv[1], 7))
+    print("on", flush=True)
+    deadline, before = time.monotonic() + 20, ""
+    while time.monotonic() < deadline:
+        try:
+            sock.send(b"x")
+            sock.recv(10)
+            now = "answered"
+        except OSError:
+            now = "lost"
+        if now != before:
+            print(now, flush=True)
+        before = now
+        time.sleep(0.05)
+"""
+
+
+def test_udp_clients_are_led_to_the_new_pod(sandbox: Stage) -> None:
+    """A client that keeps its port open is not stuck to the pod that is gone."""
+    (old,) = sandbox.pods("shop/echo")
+    address = sandbox.run("dig", "+short", "echo.shop.svc.cluster.local", place=old).stdout.strip()
+    line = sandbox.command([sys.executable, "-c", UDP, address], "root", "pod/shop/db-0")
+    client = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
+    assert client.stdout is not None
+    try:
+        assert [client.stdout.readline() for _ in range(2)] == ["on\n", "answered\n"]
+        sandbox.sandbox("delete", old, "--grace", "0")
+        assert [client.stdout.readline() for _ in range(2)] == ["lost\n", "answered\n"]
+    finally:
+        client.kill()
+        client.communicate()
+        sandbox.state = json.loads(sandbox.sandbox("status", "-o", "json"))

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from inroad.sandbox.options import Progress
     from inroad.sandbox.state import SandboxState
 
+NOT_THE_CALLERS = ("HOME", "USER", "LOGNAME", "SHELL", "KUBECONFIG")
+"""Variables that `exec` does not pass on: whoever is inside has their own."""
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -132,8 +134,10 @@ def exec_(name: str, place: str, user: str, argv: tuple[str, ...]) -> None:
     found = Home(name).read().places.get(place)
     if found is None or not found.pid:
         raise SandboxFailed(f"sandbox {name} has no place {place!r}", f"inroad sandbox status --name {name}")
-    environment = dict(os.environ)
-    environment.pop("KUBECONFIG", None)
+    environment = {key: value for key, value in os.environ.items() if key not in NOT_THE_CALLERS}
+    if place.startswith("pod/"):
+        terminal = {key: environment[key] for key in ("TERM", "LANG") if key in environment}
+        environment = terminal | dict(enter.container_environment(found.pid)) or environment
     enter.run(found.pid, argv, user=user, environment=environment, cwd=os.getcwd())  # noqa: PTH109
 
 

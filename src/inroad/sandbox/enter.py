@@ -12,11 +12,13 @@ import sys
 
 assert sys.platform == "linux"  # noqa: S101
 
+import contextlib
 import os
 import pwd
 import resource
 import signal
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -39,6 +41,21 @@ def enter(pid: int) -> None:
         netns.setns(f"/proc/{pid}/ns/{name}", kind)
 
 
+def container_environment(pid: int) -> Mapping[str, str]:
+    """Return the environment of a pod's first container, as `kubectl exec` does; `pid`: its first process.
+
+    Empty when none runs: the others of its PID namespace are found by comparing, oldest first.
+    """
+    inside = Path(f"/proc/{pid}/ns/pid").stat().st_ino
+    for process in sorted(int(one.name) for one in Path("/proc").glob("[0-9]*") if one.name != str(pid)):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{process}/ns/pid").stat().st_ino == inside:
+                raw = Path(f"/proc/{process}/environ").read_bytes().decode(errors="replace")
+                pairs = (one.partition("=") for one in raw.split("\0") if "=" in one)
+                return {key: value for key, _, value in pairs}
+    return {}
+
+
 def become(user: str) -> Mapping[str, str]:
     """Take a user's identity, as the place's /etc/passwd knows it; return its part of the environment."""
     try:
@@ -52,7 +69,10 @@ def become(user: str) -> Mapping[str, str]:
 
 
 def run(pid: int, argv: Sequence[str], *, user: str, environment: Mapping[str, str], cwd: str) -> NoReturn:
-    """Run a command in the place whose first process is `pid`, and end as the command ends."""
+    """Run a command in the place whose first process is `pid`, and end as the command ends.
+
+    `environment` is the command's, completed by HOME, USER, LOGNAME and SHELL where it does not have them.
+    """
     enter(pid)
     child = os.fork()
     if child == 0:
@@ -87,7 +107,7 @@ def _child(argv: Sequence[str], user: str, environment: Mapping[str, str], cwd: 
     try:
         mine = become(user)
         netns.die_with_parent(signal.SIGKILL)
-        variables = {**environment, **mine}
+        variables = {**mine, **environment}
         try:
             os.chdir(cwd)
         except OSError:

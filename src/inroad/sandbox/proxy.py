@@ -16,13 +16,13 @@ from ipaddress import ip_address
 from typing import Any
 
 from inroad.core.errors import SandboxFailed
-from inroad.host.run import require, run_async
+from inroad.host.run import require, run_async, tool
 from inroad.sandbox.apiserver.collection import Change
 from inroad.sandbox.apiserver.store import Store
 from inroad.sandbox.controller import Controller
 from inroad.sandbox.services import Backend, Rules, ServicePort
 from inroad.sandbox.state import Home
-from inroad.sandbox.topology import Topology
+from inroad.sandbox.topology import Address, Topology
 
 Json = dict[str, Any]
 GATHER = 0.02
@@ -38,6 +38,7 @@ class ServiceProxy(Controller):
         self.home = home
         self.topology = topology
         self._written: dict[str, str] = {}
+        self._flows: set[tuple[Address, Address]] = set()
         super().__init__(store)
 
     def keys(self, plural: str, change: Change) -> Iterable[str]:
@@ -51,6 +52,12 @@ class ServiceProxy(Controller):
         addresses = frozenset(port.address for port in ports)
         places = ["control-plane", *(node.name for node in self.topology.nodes)]
         await asyncio.gather(*(self._write(place, addresses, ports) for place in places))
+        flows = {
+            (port.address, one.address) for port in ports if port.protocol == "udp" for one in port.backends
+        }
+        gone, self._flows = self._flows - flows, flows
+        if gone:
+            await asyncio.gather(*(self._forget(place, gone) for place in places))
 
     async def _write(self, place: str, addresses: frozenset[Any], ports: tuple[ServicePort, ...]) -> None:
         node = self.topology.node(place)
@@ -69,6 +76,21 @@ class ServiceProxy(Controller):
         if not done.ok:
             raise SandboxFailed(f"nft refused the service rules of {place}: {done.stderr.strip()}")
         self._written[place] = text
+
+    async def _forget(self, place: str, gone: set[tuple[Address, Address]]) -> None:
+        """Have the kernel forget UDP flows to endpoints that are gone.
+
+        UDP has no end: a client that keeps its port would be sent to the dead endpoint for as long as it
+        speaks (kube-proxy's "stale" conntrack entries). TCP connections end by themselves.
+        """
+        conntrack = tool("conntrack")
+        if conntrack is None:
+            return
+        inside = [require("nsenter", "util-linux"), f"--net={self.home.namespace_path(place)}", conntrack]
+        for service, endpoint in gone:
+            family = "ipv6" if service.version == 6 else "ipv4"
+            match = ["-f", family, "-p", "udp", "--orig-dst", str(service), "--reply-src", str(endpoint)]
+            await run_async([*inside, "-D", *match])  # it fails when there is no such flow
 
 
 def service_ports(store: Store) -> Iterator[ServicePort]:
