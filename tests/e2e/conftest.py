@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.e2e import workloads
+from tests.e2e.borrowed import borrow
 from tests.e2e.cluster import cluster as clusters
 from tests.e2e.cluster import images
 from tests.e2e.cluster.machine import MachineFailed, wait_for
 from tests.e2e.stage import NAMESPACE, ROOT, Stage
 from tools import image as image_maker
 
+BORROWED = os.environ.get("INROAD_E2E_KUBECONFIG", "")
 KEEP = os.environ.get("INROAD_E2E_KEEP", "")
 IMAGE_SOURCES = ("src", "tools/image.py", "tools/oci.py", "requirements/runtime.txt", "pyproject.toml")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker of tests that need a cluster made here."""
+    config.addinivalue_line("markers", "own_cluster: restarts or knows the insides of the cluster made here")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give every test the time that the first one needs, which builds and starts everything."""
     for item in items:
         item.add_marker(pytest.mark.timeout(1800))
+        if BORROWED and item.get_closest_marker("own_cluster"):
+            item.add_marker(pytest.mark.skip(reason="INROAD_E2E_KUBECONFIG: not our cluster"))
 
 
 def say(line: str) -> None:
@@ -42,16 +53,17 @@ def image() -> Path:
 
 
 @pytest.fixture(scope="session")
-def bare(image: Path) -> Iterator[Stage]:
+def bare(request: pytest.FixtureRequest) -> Iterator[Stage]:
     """A cluster with the image on its nodes and nothing installed."""
     if os.geteuid() != 0:
         pytest.skip("the test cluster makes namespaces")
-    try:
-        cluster = clusters.load("e2e") if KEEP else clusters.up("e2e", say=say)
-    except MachineFailed:
-        if not KEEP:
-            raise
-        cluster = clusters.up("e2e", say=say)
+    if BORROWED:
+        borrowed = borrow(BORROWED)
+        yield Stage(borrowed)
+        shutil.rmtree(borrowed.state)
+        return
+    image: Path = request.getfixturevalue("image")
+    cluster = _running() or clusters.up("e2e", say=say)
     try:
         for node in cluster.nodes:
             images.load(node, image)
@@ -61,19 +73,29 @@ def bare(image: Path) -> Iterator[Stage]:
             clusters.down("e2e")
 
 
+def _running() -> clusters.Cluster | None:
+    """Return the cluster that INROAD_E2E_KEEP left by an earlier run."""
+    with contextlib.suppress(MachineFailed):
+        return clusters.load("e2e") if KEEP else None
+    return None
+
+
 @pytest.fixture(scope="session")
-def stage(bare: Stage) -> Stage:
+def stage(bare: Stage) -> Iterator[Stage]:
     """The cluster with the workloads up and the chart installed with its default values."""
     bare.kubectl("apply", "-f", "-", stdin=workloads.as_list())
     install(bare)
     for namespace in ("default", "shop", NAMESPACE):
         bare.wait_for_pods(namespace)
-    return bare
+    yield bare
+    if BORROWED:
+        bare.helm("uninstall", "inroad", "-n", NAMESPACE, "--wait", status=None)
+        bare.kubectl("delete", "--ignore-not-found", "-f", "-", stdin=workloads.as_list(), timeout=120)
 
 
 def install(stage: Stage, *arguments: str) -> None:
     """Install or upgrade the chart in its usual namespace and wait until it is ready."""
-    where = ("-n", NAMESPACE, "--create-namespace", "--wait", "--timeout", "90s")
+    where = ("-n", NAMESPACE, "--create-namespace", "--wait", "--timeout", "90s", *workloads.IMAGE_VALUES)
     stage.helm("upgrade", "--install", "inroad", "charts/inroad", *where, *arguments)
     if KEEP:  # the same tag may be another image than the one that runs
         restarted(stage)

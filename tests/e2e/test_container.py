@@ -21,6 +21,9 @@ print(socket.gethostbyname(sys.argv[1]))
 """
 
 
+pytestmark = pytest.mark.own_cluster
+
+
 @pytest.fixture(params=[True, False], ids=["IPv6", "IPv6 disabled"])
 def network(stage: Stage, request: pytest.FixtureRequest) -> Iterator[Stage]:
     """A network namespace for containers, with or without IPv6."""

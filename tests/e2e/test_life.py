@@ -43,6 +43,7 @@ def test_the_managers_pod_is_deleted(connected: Stage) -> None:
     assert connected.curl("http://web/", "-4")["client_ip"] == new["status"]["podIP"]
 
 
+@pytest.mark.own_cluster
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_the_api_server_is_restarted(connected: Stage, how: signal.Signals) -> None:
     first = connected.cluster.nodes[0]
@@ -53,6 +54,7 @@ def test_the_api_server_is_restarted(connected: Stage, how: signal.Signals) -> N
     assert connected.ask("status")["connected"] is True
 
 
+@pytest.mark.own_cluster
 @pytest.mark.parametrize("program", ["kubelet", "containerd"])
 def test_a_nodes_program_is_restarted(connected: Stage, program: str) -> None:
     [manager] = connected.manager_pods()
@@ -133,6 +135,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.own_cluster
 def test_through_an_http_proxy(clean_host: Stage) -> None:
     lan = clean_host.cluster.machines["lan"]
     proxy = lan.start("proxy", sys.executable, "-c", PROXY)

@@ -42,6 +42,9 @@ print("ready", flush=True)
 """
 
 
+pytestmark = pytest.mark.own_cluster
+
+
 @pytest.fixture(scope="module")
 def peer(stage: Stage) -> Iterator[Stage]:
     """The stage with the pod `peer`, whose ports are on its loopback."""

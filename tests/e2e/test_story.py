@@ -74,6 +74,7 @@ def connected(stage: Stage) -> Iterator[Stage]:
     assert stage.dump() == before
 
 
+@pytest.mark.own_cluster
 def test_the_workstation_reaches_the_api_server_and_nothing_else(clean_host: Stage) -> None:
     stage = clean_host
     assert stage.run("nc", "-z", "-w", "2", network.API_ADDRESS, str(network.API_PORT)).returncode == 0
@@ -166,6 +167,7 @@ def test_a_closed_port_of_a_pod_is_refused(connected: Stage) -> None:
         assert float(done.stdout) < 1.0
 
 
+@pytest.mark.own_cluster
 def test_other_names_resolve_as_before(connected: Stage) -> None:
     assert connected.run("dig", "+short", "intranet.example.test").stdout.strip() == "192.168.190.80"
     assert connected.run("getent", "hosts", "intranet").stdout.split()[0] == "192.168.190.80"
@@ -176,6 +178,7 @@ def test_a_thousand_flows(connected: Stage) -> None:
     assert connected.python(MANY, "1000") == "1000\n"
 
 
+@pytest.mark.own_cluster
 def test_status_names_its_sources(connected: Stage) -> None:
     status = connected.ask("status")
     assert status["connected"] is True

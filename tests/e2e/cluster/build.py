@@ -87,9 +87,24 @@ def link_flags() -> str:
     return " ".join(["-s", "-w", *values])
 
 
+def given() -> dict[str, Path]:
+    """Return the programs that KUBEBUILDER_ASSETS offers in place of our own."""
+    directory = os.environ.get("KUBEBUILDER_ASSETS", "")
+    found = (
+        {name: Path(directory) / name for name in ("kube-apiserver", "etcd", "kubectl")} if directory else {}
+    )
+    return {name: path for name, path in found.items() if path.exists()}
+
+
 def binaries(say: Say = lambda line: print(line, file=sys.stderr, flush=True)) -> Path:
-    """Return the directory with all programs, building those that are missing."""
+    """Return the directory with all programs: those that are given, the others built where missing."""
     target = cache_root() / key()
+    if assets := given():
+        target = target.with_name(f"{target.name}-given")
+        target.mkdir(parents=True, exist_ok=True)
+        for name, path in assets.items():
+            shutil.copy2(path, target / name)
+            say(f"{name} is that of {path.parent}")
     if all((target / name).exists() for name in PROGRAMS):
         return target
     target.mkdir(parents=True, exist_ok=True)
