@@ -73,6 +73,19 @@ async def test_100_mb_each_way_at_once_arrive_whole(lanes: int) -> None:
                 assert tunnel.bulk.stats()["lanes"] == 2
 
 
+async def test_a_newer_bulk_lane_takes_the_place_of_one_whose_end_was_not_noticed() -> None:
+    async with Tunnel(lanes=2) as tunnel:
+        with Target() as target:
+            app, far = await joined(tunnel, target)
+            await tunnel.join(await tunnel.new_link())
+            block = os.urandom(1 << 20)
+            got = await asyncio.gather(pull(app), pull(far), push(app, block, 5), push(far, block, 5))
+            assert got[:2] == [hashlib.sha256(block * 5).hexdigest()] * 2
+            assert tunnel.closed == ["another bulk lane took its place"]
+            app.close()
+            far.close()
+
+
 async def test_a_lost_bulk_lane_resets_its_flows_and_the_link_goes_on() -> None:
     async with Tunnel(lanes=2) as tunnel:
         with Target() as target:

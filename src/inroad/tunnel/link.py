@@ -91,9 +91,14 @@ class MuxLink:
             self._wake()
 
     def adopt(self, bulk: Link) -> None:
-        """Send and receive bulk over another link of the same peer, which has carried no flow."""
-        if not isinstance(bulk, MuxLink) or bulk._mux.flows or self._bulk is not None:
-            raise ValueError("the bulk lane has to be an unused link, and the only one")
+        """Send and receive bulk over another link of the same peer, which has carried no flow.
+
+        It takes the place of an earlier one, whose end this side may not have noticed yet.
+        """
+        if not isinstance(bulk, MuxLink) or bulk is self or bulk._mux.flows or bulk._main is not bulk:
+            raise ValueError("the bulk lane has to be an unused link")
+        if self._bulk is not None:
+            self._bulk._down("another bulk lane took its place")
         self._bulk = bulk
         bulk._main = self
         bulk._mux = self._mux
@@ -207,16 +212,19 @@ class MuxLink:
         if self._bulk is not None:
             self._bulk._down(reason)
         # Later, because the owner of a flow may be the one who is calling.
-        self._loop.call_soon(self._tell_owners)
+        self._loop.call_soon(self._tell_owners, self._take_flows())
 
-    def _tell_owners(self) -> None:
-        if self._main is self:
-            flows = self._mux.abandon()
-        elif self._main._state == CLOSED:
-            flows = []  # the main lane's owners are told by it
-        else:
-            self._main._bulk = None
-            flows = self._mux.lose_bulk()
+    def _take_flows(self) -> list[MuxFlow]:
+        """Take the flows that end with this link out of the mux."""
+        main = self._main
+        if main is self:
+            return self._mux.abandon()
+        if main._bulk is not self:
+            return []
+        main._bulk = None
+        return self._mux.lose_bulk()
+
+    def _tell_owners(self, flows: list[MuxFlow]) -> None:
         for flow in flows:
             try:
                 if flow.ours and not flow.opened:
