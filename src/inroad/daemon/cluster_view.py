@@ -14,6 +14,7 @@ from inroad.core.errors import ConfigInvalid, NamespaceUnknown
 from inroad.core.host_config import Network
 from inroad.core.messages import ClusterInfo
 from inroad.core.origin import Wishes, Workload
+from inroad.core.routing import Routing, decide
 from inroad.core.subnets import Plan, plan
 from inroad.daemon.origins import Origins
 from inroad.daemon.settings import Settings
@@ -48,8 +49,8 @@ class ClusterView:
         self.info = ClusterInfo(generation=0)
         self.never: tuple[Network, ...] = ()
         self.conflict_wishes = conflicts.Wishes()
-        self.decided = Plan()
-        self.resolution = conflicts.Resolution()
+        self.inside: frozenset[Network] = frozenset()
+        self.routing = Routing()
         self.known = asyncio.Event()
         self.changed = asyncio.Event()
         self.on_names: Callable[[tuple[str, ...]], None] = lambda names: None
@@ -75,24 +76,24 @@ class ClusterView:
                 f"did you mean {near[0]}?" if near else "kubectl get namespaces",
             )
 
-    def decide(self, routes: Sequence[HostRoute], own: str) -> None:
-        """Decide which subnets the VIF (`own`) gets beside the host's `routes`; raises `SubnetConflict`."""
+    def plan(self) -> Plan:
+        """Return which subnets the VIF would get on a host without routes."""
         config = self.settings.config
-        decided = plan(
+        return plan(
             discovered=[(ip_network(one.cidr), one.source, one.kind) for one in self.info.subnets],
             also=config.also_proxy,
             never=config.never_proxy,
             always_never=self.never,
+            inside=self.inside,
         )
+
+    def decide(self, routes: Sequence[HostRoute], own: str) -> None:
+        """Decide what the VIF (`own`) gets beside the host's `routes`; raises `SubnetConflict`."""
+        config = self.settings.config
         wishes = replace(
             self.conflict_wishes, allow=config.allow_conflicting, auto=config.auto_resolve_conflicts
         )
-        self.resolution = conflicts.resolve(decided, routes, wishes, own=own, pools=config.virtual_subnets)
-        self.decided = decided
-
-    def routed(self) -> tuple[Network, ...]:
-        """Return the subnets that keep their own addresses."""
-        return tuple(planned.network for planned in self.resolution.routed)
+        self.routing = decide(self.plan(), routes, wishes, own=own, pools=config.virtual_subnets)
 
     def mapped_namespaces(self) -> tuple[str, ...]:
         """Return whose names resolve: those that the user mapped, else all that the manager knows."""
@@ -110,7 +111,7 @@ class ClusterView:
             namespace=self.namespace,
             mapped_namespaces=self.mapped_namespaces(),
             cluster_domain=self.info.domain,
-            routed_subnets=(*self.routed(), *config.virtual_subnets),
+            routed_subnets=self.routing.subnets,
             include_suffixes=config.include_suffixes,
             exclude_suffixes=config.exclude_suffixes,
             excludes=config.excludes,

@@ -273,16 +273,18 @@ class Answering:
         question = flight.query.question
         try:
             answer = await self.lookups.find_out(flight.query, flight.decision, flight.source)
+            services = self._services(flight.query, flight.decision, answer)
         except (InroadError, OSError, TimeoutError, Malformed) as problem:
             rcode = problem.rcode if isinstance(problem, CannotAnswer) else Rcode.SERVFAIL
             log.debug("lookup failed", name=dns_wire.text_of(question), problem=str(problem))
             self._landed_badly(flight, rcode)
         except Exception:
             # A bug, or an answer so odd that reading it failed: those who wait must not wait for ever.
+            self._counts["bugs"] += 1
             log.exception("lookup failed", name=dns_wire.text_of(question))
             self._landed_badly(flight, Rcode.SERVFAIL)
         else:
-            self._landed(flight, answer)
+            self._landed(flight, answer, services)
 
     def _end_flight(self, flight: Flight, answer: Answer) -> bool:
         """Take the flight off the board; tells whether what it found may be stored."""
@@ -297,11 +299,10 @@ class Answering:
             del self._flights[flight.query.key]
         return current and flight.generation == self.cache.generation
 
-    def _landed(self, flight: Flight, answer: Answer) -> None:
+    def _landed(self, flight: Flight, answer: Answer, services: frozenset[str]) -> None:
         self._away_until = 0.0
         if self._end_flight(flight, answer):
             query, now = flight.query, self._loop.time()
-            services = self._services(query, flight.decision, answer)
             self.cache.store(query.key, answer, flight.decision, services, now, flight.asked)
         for query, client in flight.waiters:
             if answer.rcode and flight.decision.fallback and self._servers:

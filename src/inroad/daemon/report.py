@@ -50,10 +50,10 @@ async def report(session: Session) -> Status:
         attachments=[str(one) for one in origins.wishes.attachments],
         subnets=[
             SubnetStatus(str(routed.network), routed.network.version, routed.source)
-            for routed in cluster.resolution.routed
+            for routed in cluster.routing.routed
         ],
-        never_proxy=[str(network) for network in cluster.decided.never],
-        moved=[MovedStatus(str(one.network), one.reason, one.workload) for one in cluster.resolution.moved],
+        never_proxy=[str(network) for network in cluster.routing.never],
+        moved=[MovedStatus(str(one.network), one.reason, one.workload) for one in cluster.routing.moved],
         virtual_addresses=len(session.virtual.vnat.leases()),
         warnings=list(_warnings(session)),
     )

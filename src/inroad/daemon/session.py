@@ -15,6 +15,7 @@ from inroad.core.config import Config
 from inroad.core.errors import InroadError
 from inroad.core.host_config import FWMARK, Address, HostConfig, ResolverConfig, RouteConfig
 from inroad.core.status import ConnectRequest, Status
+from inroad.daemon import inside
 from inroad.daemon.attachments import Attachments
 from inroad.daemon.cluster_view import ClusterView
 from inroad.daemon.dns_server import DnsServer
@@ -120,8 +121,10 @@ class Session:
         """Make DNS server, resolver and routes be what the cluster's newest state asks for."""
         config = self.cluster.settings.config
         self.relay.deadline = config.endpoint_dial + config.roundtrip_latency
-        self.cluster.decide(await self.host.routes.host_routes(), VIF.name)
-        moved = self.virtual.move(self.cluster.resolution.moved)
+        routes = await self.host.routes.host_routes()
+        self.cluster.inside = await inside.find(self.cluster, routes, VIF.name)
+        self.cluster.decide(routes, VIF.name)
+        moved = self.virtual.move(self.cluster.routing.moved)
         self.dns.configure(self.cluster.dns_policy())
         if moved:
             self.dns.flush()
@@ -131,10 +134,10 @@ class Session:
 
     def _wanted(self) -> HostConfig:
         info, config = self.cluster.info, self.cluster.settings.config
-        subnets = (*self.cluster.routed(), *self.virtual.vnat.subnets())
+        subnets = tuple(dict.fromkeys((*self.cluster.routing.subnets, *self.virtual.vnat.subnets())))
         return HostConfig(
             addresses=VIF.addresses,
-            routes=RouteConfig(interface=VIF.name, subnets=subnets, never=self.cluster.decided.never),
+            routes=RouteConfig(interface=VIF.name, subnets=subnets, never=self.cluster.routing.never),
             resolver=ResolverConfig(
                 server=self.dns_servers[0],
                 server6=next((server for server in self.dns_servers[1:]), None),

@@ -1,0 +1,29 @@
+"""Is this workstation inside the cluster's network already, being a node or a pod itself?
+
+Routes alone can't tell: an office network may have the cluster's numbers. So a pod of the traffic-manager
+is asked, past the VIF; only its own answer counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from inroad.core.host_config import FWMARK, Network
+from inroad.core.routing import inside_candidates
+from inroad.daemon.cluster_view import ClusterView
+from inroad.host.routes.api import HostRoute
+from inroad.host.routes.reach import answers
+
+HEALTH_PORT = 15702
+PATIENCE = 0.5
+"""Seconds; who is inside is a fraction of a millisecond away."""
+
+
+async def find(cluster: ClusterView, routes: Sequence[HostRoute], own: str) -> frozenset[Network]:
+    """Return the pod subnets that this host reaches without us; usually none, and then nothing is tried."""
+    candidates = inside_candidates(cluster.plan(), routes, (), own) | set(cluster.inside)
+    if not candidates or not cluster.info.pod_ips:
+        return frozenset()
+    asked = (answers(address, HEALTH_PORT, mark=FWMARK, timeout=PATIENCE) for address in cluster.info.pod_ips)
+    return frozenset(candidates) if any(await asyncio.gather(*asked)) else frozenset()
