@@ -230,3 +230,19 @@ async def test_a_bug_in_the_lookup_is_a_servfail_and_not_the_end(cluster, server
     monkeypatch.undo()
     await asyncio.sleep(1.1)  # the life of a failure
     assert dns.message.from_wire(await asker.ask(2, "web.shop.svc.cluster.local")).answer
+
+
+async def test_a_reply_whose_target_can_not_be_read_leaves_nobody_waiting(
+    cluster, server, asker, monkeypatch
+):
+    """Found by the fuzzer: the lookup had ended already when reading the target of the CNAME failed."""
+    rdata = (b"\x3f" + b"a" * 63) * 4 + b"\0"  # 257 octets
+
+    def odd(kind, packed, ttl):
+        body = b"\xc0\x0c\0\x05\0\1\0\0\0\x1e" + len(rdata).to_bytes(2, "big") + rdata
+        return dns_answer.Answer(0, b"\x84\0\0\1\0\0\0\0", body, (6,), 30, positive=True)
+
+    monkeypatch.setattr(dns_answer, "of_records", odd)
+    reply = dns.message.from_wire(await asker.ask(1, "web.shop.svc.cluster.local"))
+    assert reply.rcode() == dns.rcode.SERVFAIL
+    assert server.counters()["in_flight"] == 0
