@@ -215,6 +215,12 @@ def test_odd_octets_in_a_reply_never_do_more_than_raise_malformed(data):
     assert compose(query, dns_answer.rotated(answer, Type.A, 1), most=4)[:2] == b"\0\0"
 
 
+@pytest.mark.parametrize("rrsets", [[], [("web.", "A", "10.0.0.1")]])
+def test_octets_behind_the_last_record_are_not_passed_on(rrsets):
+    wire = reply_to("web.", "A", *rrsets, edns=False)
+    assert take_apart(wire + b"junk", question("web", "A")) == take_apart(wire, question("web", "A"))
+
+
 def test_cap_ttls():
     wire = reply_to("web.", "A", *CHAIN, ttl=300)
     capped = dns.message.from_wire(cap_ttls(wire, 4))

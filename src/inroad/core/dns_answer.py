@@ -152,7 +152,8 @@ def take_apart(reply: bytes, asked: bytes) -> Answer:
     if renamed or options[:-1] or (options and found[-1] is not options[0]) or _spelled_out(reply, kept):
         reply = reply[:HEADER] + question[:-4].lower() + question[-4:] + reply[end:]
         return _rewritten(reply, kept, rcode, asked, question[:-4].lower() if renamed else b"")
-    body = reply[end : options[0].at if options else len(reply)]
+    last = found[-1].end if found else end  # octets behind the last record are nobody's
+    body = reply[end : options[0].at if options else last]
     counts = [0, 0, 0]
     for record in kept:
         counts[record.section] += 1
