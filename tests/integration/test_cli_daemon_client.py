@@ -63,7 +63,7 @@ def daemon(tmp_path: Path) -> Iterator[ScriptedDaemon]:
 def test_status_and_quit(daemon: ScriptedDaemon) -> None:
     daemon.script = {
         "GET /v1/status": (200, [Status(connected=True, namespace="shop")]),
-        "POST /v1/quit": (200, [Status(connected=True)]),
+        "POST /v1/quit": (200, [Status(connected=True, service=True)]),
     }
     client = DaemonClient(daemon.path)
     assert client.status().namespace == "shop"

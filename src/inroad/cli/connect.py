@@ -20,6 +20,7 @@ from inroad.cli.places import config_file
 from inroad.core.errors import InroadError, Interrupted, by_code
 from inroad.core.status import ConnectRequest, Outcome, Progress
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
 STARTS = 3
 """Attempts to reach a daemon: the one that answered may just be ending after somebody's quit."""
 
@@ -138,12 +139,15 @@ def _directory() -> str:
 
 def _connect_or_put_back(client: DaemonClient, request: ConnectRequest, *, as_json: bool) -> Outcome:
     """Connect; a signal meanwhile ends the attempt, but never a session that was there before."""
-    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+    for number in SIGNALS:
         signal.signal(number, _interrupt)
     was_connected = True
     try:
         was_connected = _ensure_daemon(client)
-        return _ask(client, request, as_json=as_json)
+        outcome = _ask(client, request, as_json=as_json)
+        for number in SIGNALS:  # it is done: from here on only the summary could be cut off
+            signal.signal(number, signal.SIG_IGN)
+        return outcome
     except KeyboardInterrupt:
         if was_connected:
             raise Interrupted("interrupted; the connection is as it was", "inroad status") from None
