@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -13,10 +14,11 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from bench.measures import MEASURES, Measure
-from bench.paths import PATHS, Way
-from bench.places import BenchFailed
+from bench.measures import MEASURES, Measure, Row
+from bench.paths import PATHS
+from bench.places import BenchFailed, Slow
 from bench.report import Values, document, table
+from bench.scenes import SCENES, Scene
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -27,32 +29,60 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=3, help="of each measurement")
     parser.add_argument("--paths", default=",".join(PATHS), help="some of %(default)s")
-    names = ",".join(measure.name for measure in MEASURES)
+    names = ",".join([*(measure.name for measure in MEASURES), *(scene.name for scene in SCENES)])
     parser.add_argument("--measures", default=names, help="some of %(default)s")
     return parser.parse_args()
 
 
-def chosen(options: argparse.Namespace) -> tuple[list[str], list[Measure]]:
-    """Return the paths and measures that were asked for; raises `BenchFailed` for unknown ones."""
+def chosen(options: argparse.Namespace) -> tuple[list[str], list[Measure], list[Scene]]:
+    """Return the paths, measures and scenes that were asked for; raises `BenchFailed` for unknown ones."""
     paths, names = options.paths.split(","), options.measures.split(",")
-    known = {measure.name: measure for measure in MEASURES}
+    measures = {measure.name: measure for measure in MEASURES}
+    scenes = {scene.name: scene for scene in SCENES}
+    known = measures.keys() | scenes.keys()
     unknown = [name for name in paths if name not in PATHS] + [name for name in names if name not in known]
     if unknown:
         raise BenchFailed(f"unknown: {', '.join(unknown)}")
-    return paths, [known[name] for name in names]
+    found = [measures[name] for name in names if name in measures]
+    return paths, found, [scenes[name] for name in names if name in scenes]
 
 
-def rounds(ways: list[Way], measures: list[Measure], options: argparse.Namespace, directory: Path) -> Values:
-    """Measure every path in every round, beginning with another one each time."""
-    values: Values = {}
-    for number in range(options.rounds):
-        for measure in measures:
-            for offset in range(len(ways)):
-                way = ways[(offset + number) % len(ways)]
-                for key, value in measure.run(way, options.seconds, directory).items():
-                    values.setdefault(key, {}).setdefault(way.name, []).append(value)
-        print(f"bench: round {number + 1} of {options.rounds} done", file=sys.stderr, flush=True)
-    return values
+class Run:
+    """One run: what was asked for, and every value so far."""
+
+    def __init__(self, options: argparse.Namespace, directory: Path) -> None:
+        self.options = options
+        self.directory = directory
+        self.paths, self.measures, self.scenes = chosen(options)
+        self.values: Values = {}
+        self.notes: dict[str, str] = {}
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows of all that is measured, in order."""
+        measures = [*self.measures, *(scene.measure for scene in self.scenes)]
+        return [row for measure in measures for row in measure.rows]
+
+    def measure(self, paths: list[str], measures: list[Measure], slow: Slow | None, seconds: int) -> None:
+        """Open the paths and measure each in every round, beginning with another one each time."""
+        with contextlib.ExitStack() as stack:
+            ways = [stack.enter_context(PATHS[name](self.directory, slow)) for name in paths]
+            if slow is None:
+                self.notes = {way.name: way.note for way in ways}
+            for number, measure in itertools.product(range(self.options.rounds), measures):
+                for offset in range(len(ways)):
+                    way = ways[(offset + number) % len(ways)]
+                    for key, value in measure.run(way, seconds, self.directory).items():
+                        self.values.setdefault(key, {}).setdefault(way.name, []).append(value)
+                print(f"bench: {measure.name}, round {number + 1}", file=sys.stderr, flush=True)
+
+    def all(self) -> None:
+        """Measure everything."""
+        if self.measures:
+            self.measure(self.paths, self.measures, None, self.options.seconds)
+        for scene in self.scenes:
+            paths = [name for name in self.paths if name in scene.paths]
+            self.measure(paths, [scene.measure], scene.slow, self.options.seconds + scene.extra_seconds)
 
 
 def interrupt(number: int, frame: object) -> NoReturn:
@@ -68,21 +98,17 @@ def main() -> int:
         return 10
     signal.signal(signal.SIGTERM, interrupt)
     try:
-        names, measures = chosen(options)
-        with tempfile.TemporaryDirectory(prefix="inroad-bench-") as scratch, contextlib.ExitStack() as stack:
-            directory = Path(scratch)
-            ways = [stack.enter_context(PATHS[name](directory)) for name in names]
-            values = rounds(ways, measures, options, directory)
+        with tempfile.TemporaryDirectory(prefix="inroad-bench-") as scratch:
+            run = Run(options, Path(scratch))
+            run.all()
     except BenchFailed as problem:
         print(f"bench: {problem}", file=sys.stderr)
         return 1
-    rows = [row for measure in measures for row in measure.rows]
-    print(table(rows, ways, values))
+    print(table(run.rows, run.paths, run.notes, run.values))
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
-    file.write_text(
-        json.dumps(document(rows, ways, values, options.rounds, options.seconds), indent=2) + "\n"
-    )
+    told = document(run.rows, run.paths, run.notes, run.values) | {"seconds": options.seconds}
+    file.write_text(json.dumps(told, indent=2) + "\n")
     print(f"All numbers: {file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file}")
     return 0
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.paths import Way
+from bench.paths import Way, descriptors
 from bench.places import BenchFailed
-from bench.servers import HTTP, IPERF
+from bench.servers import HTTP, IPERF, UDP
 
+UDP_RATES = (1_000, 2_000, 5_000, 10_000, 20_000, 30_000, 40_000, 60_000, 80_000, 100_000)
 SECONDS_PER = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 
 
@@ -25,21 +28,25 @@ class Row:
     more_is_better: bool = True
 
 
+Run = Callable[[Way, int, Path], dict[str, float]]
+
+
 @dataclass(frozen=True)
 class Measure:
     """`run(way, seconds, directory)` returns a value for each of `rows`, or {} where it does not apply."""
 
     name: str
     rows: tuple[Row, ...]
-    run: Callable[[Way, int, Path], dict[str, float]]
+    run: Run
 
 
-def iperf(key: str, *flags: str) -> Callable[[Way, int, Path], dict[str, float]]:
-    """Return a measure of bulk TCP in Gbit/s, as the receiver counted it."""
+def iperf(key: str, *flags: str, warm_up: int = 1) -> Run:
+    """Return a measure of bulk TCP in Gbit/s, as the receiver counted it after some seconds of warming up."""
 
     def run(way: Way, seconds: int, directory: Path) -> dict[str, float]:
         del directory
-        argv = ["iperf3", "-J", "-c", way.target, "-p", str(IPERF), "-t", str(seconds), "-O", "1", *flags]
+        argv = ["iperf3", "-J", "-c", way.target, "-p", str(IPERF), "-t", str(seconds), "-O", str(warm_up)]
+        argv += flags
         report = json.loads(way.client.run(*argv))
         return {key: report["end"]["sum_received"]["bits_per_second"] / 1e9}
 
@@ -84,9 +91,44 @@ def requests(way: Way, seconds: int, directory: Path) -> dict[str, float]:
 
 
 def connections(way: Way, seconds: int, directory: Path) -> dict[str, float]:
-    """Measure requests that each need a new connection, 32 at a time."""
+    """Measure requests that each need a new connection, 32 at a time, and what they leave open."""
     del directory
-    return {"conns": rate(wrk(way, seconds, 32, "-H", "Connection: close"))}
+    before = descriptors(way.pids)
+    found = {"conns": rate(wrk(way, seconds, 32, "-H", "Connection: close"))}
+    if way.pids:
+        deadline = time.monotonic() + 2
+        while (after := descriptors(way.pids)) > before and time.monotonic() < deadline:
+            time.sleep(0.1)
+        found["descriptors"] = after - before
+    return found
+
+
+def udp(way: Way, seconds: int, directory: Path) -> dict[str, float]:
+    """Measure UDP round trips, and the highest of a few rates at which no datagram is lost."""
+    del directory
+    if not way.udp:
+        return {}
+    tool = [sys.executable, "-m", "bench.udp_tool"]
+    trips = float(way.client.run(*tool, "ask", way.target, str(UDP), str(seconds)))
+    best = 0.0
+    for wanted in UDP_RATES:
+        text = way.client.run(*tool, "flood", way.target, str(UDP), "1", str(wanted))
+        report = json.loads(text)
+        if report["received"] < report["sent"] or report["rate"] < 0.9 * wanted:
+            break
+        best = report["rate"]
+    return {"udp_trips": trips, "udp_rate": best}
+
+
+def beside_bulk(way: Way, seconds: int, directory: Path) -> dict[str, float]:
+    """Measure small requests alone, then beside one bulk flow each way."""
+    del directory
+    alone = latency(wrk(way, seconds, 1), "99")
+    argv = ["iperf3", "-c", way.target, "-p", str(IPERF), "-t", str(seconds + 3), "--bidir"]
+    with way.client.process(*argv):
+        time.sleep(2)  # until the bulk flows fill the cable
+        beside = latency(wrk(way, seconds, 1), "99")
+    return {"alone": alone / 1000, "beside": beside / 1000}
 
 
 def dns(way: Way, seconds: int, directory: Path) -> dict[str, float]:
@@ -107,6 +149,7 @@ def dns(way: Way, seconds: int, directory: Path) -> dict[str, float]:
 MEASURES = (
     Measure("tcp-up", (Row("tcp_up", "TCP one flow, up", "Gbit/s"),), iperf("tcp_up")),
     Measure("tcp-down", (Row("tcp_down", "TCP one flow, down", "Gbit/s"),), iperf("tcp_down", "-R")),
+    Measure("tcp-8", (Row("tcp_8", "TCP 8 flows, up", "Gbit/s"),), iperf("tcp_8", "-P", "8")),
     Measure(
         "keep-alive",
         (
@@ -116,7 +159,22 @@ MEASURES = (
         keep_alive,
     ),
     Measure("requests", (Row("http_rps", "HTTP requests/s, 64 connections", "1/s"),), requests),
-    Measure("connections", (Row("conns", "new connections/s, 32 at a time", "1/s"),), connections),
+    Measure(
+        "connections",
+        (
+            Row("conns", "new connections/s, 32 at a time", "1/s"),
+            Row("descriptors", "descriptors left open by them", "", more_is_better=False),
+        ),
+        connections,
+    ),
+    Measure(
+        "udp",
+        (
+            Row("udp_trips", "UDP round trips/s, one association", "1/s"),
+            Row("udp_rate", "UDP datagrams/s of 1,200 bytes, none lost", "1/s"),
+        ),
+        udp,
+    ),
     Measure(
         "dns",
         (

@@ -6,22 +6,25 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from bench import servers
-from bench.places import BenchFailed, Place, chain
+from bench.places import BenchFailed, Place, Slow, chain
 
 INROAD = (sys.executable, "-I", "-m", "inroad")
+TUNNEL_PORT = 7000
 
 
 @dataclass(frozen=True)
 class Way:
     """An open path: where the client stands and what it asks for.
 
-    `target`: address of iperf3 and HTTP. `dns`: address of a name server, "" where the path has none;
-    `names`: names that it knows.
+    `target`: address of iperf3, HTTP and UDP echo. `dns`: address of a name server that knows `names`, ""
+    where the path has none. `pids`: our processes, whose descriptors are counted. `udp`: whether the path
+    carries it.
     """
 
     name: str
@@ -30,49 +33,91 @@ class Way:
     dns: str = ""
     names: tuple[str, ...] = ()
     note: str = ""
+    pids: tuple[int, ...] = ()
+    udp: bool = True
+
+
+class OpenPath(Protocol):
+    """Opens a path; with `slow` its long cable is like that."""
+
+    def __call__(self, directory: Path, slow: Slow | None = None) -> contextlib.AbstractContextManager[Way]:
+        """Open it until the block ends."""
 
 
 @contextlib.contextmanager
-def direct(directory: Path) -> Iterator[Way]:
+def direct(directory: Path, slow: Slow | None = None) -> Iterator[Way]:
     """Client and servers in two namespaces with one cable; beside the client, dnsmasq for names."""
-    with chain(["client", "server"]) as (client, server), contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
+        client, server = stack.enter_context(chain(["client", "server"], slow))
         stack.enter_context(servers.targets(server, directory))
         stack.enter_context(servers.dnsmasq(client, directory))
         names = tuple(f"name{n}.bench.test" for n in range(servers.NAMES))
-        yield Way("direct", client, "198.18.0.2", "198.18.0.1", names, "one veth; names: dnsmasq")
+        yield Way("direct", client, "198.18.0.2", "198.18.0.1", names, "one cable; names: dnsmasq")
 
 
 @contextlib.contextmanager
-def haproxy(directory: Path) -> Iterator[Way]:
+def haproxy(directory: Path, slow: Slow | None = None) -> Iterator[Way]:
     """Two TCP relays in C, each in a namespace of its own: the practical limit of a relayed path."""
     with contextlib.ExitStack() as stack:
-        places = stack.enter_context(chain(["client2", "relay1", "relay2", "server2"]))
-        client, first, second, server = places
+        names = ["client2", "relay1", "relay2", "server2"]
+        client, first, second, server = stack.enter_context(chain(names, slow, 1))
         stack.enter_context(servers.targets(server, directory))
         stack.enter_context(servers.relay(second, directory, "198.18.2.2"))
         stack.enter_context(servers.relay(first, directory, "198.18.1.2"))
-        yield Way("haproxy", client, "198.18.0.2", note="two TCP relays")
+        yield Way("haproxy", client, "198.18.0.2", note="two TCP relays", udp=False)
 
 
 @contextlib.contextmanager
-def inroad(directory: Path) -> Iterator[Way]:
+def sshuttle(directory: Path, slow: Slow | None = None) -> Iterator[Way]:
+    """sshuttle over an SSH connection between two namespaces; the far one reaches the servers."""
+    with contextlib.ExitStack() as stack:
+        client, gate, server = stack.enter_context(chain(["client3", "gate3", "server3"], slow))
+        stack.enter_context(servers.targets(server, directory))
+        key = stack.enter_context(servers.sshd(gate, directory))
+        client.run("ip", "route", "add", "default", "via", "198.18.0.2")  # its redirection needs some route
+        trust = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
+        ssh = f"ssh -i {key} -p {servers.SSH} {trust}"
+        argv = ["sshuttle", "--method", "nft", "--ssh-cmd", ssh, "-r", "root@198.18.0.2", "198.18.1.0/24"]
+        stack.enter_context(client.process(*argv, log=directory / "sshuttle.log"))
+        client.wait_answering("198.18.1.2", servers.HTTP)
+        yield Way("sshuttle", client, "198.18.1.2", note="over SSH", udp=False)
+
+
+@contextlib.contextmanager
+def inroad(directory: Path, slow: Slow | None = None) -> Iterator[Way]:
+    """inroad's data plane over a plain TCP connection: work ── cluster ── server, nothing forwards."""
+    with contextlib.ExitStack() as stack:
+        work, cluster, server = stack.enter_context(chain(["work", "cluster", "server4"], slow))
+        stack.enter_context(servers.targets(server, directory))
+        ends = (sys.executable, "-m", "bench.link_ends")
+        far = stack.enter_context(cluster.ready(*ends, "far", str(TUNNEL_PORT)))
+        near = stack.enter_context(work.ready(*ends, "near", "198.18.0.2", str(TUNNEL_PORT), "198.18.1.0/24"))
+        pids = (far.pid, near.pid, *children(near.pid))
+        yield Way("inroad", work, "198.18.1.2", note="tunnel over a plain TCP connection", pids=pids)
+
+
+@contextlib.contextmanager
+def sandbox(directory: Path, slow: Slow | None = None) -> Iterator[Way]:
     """The sandbox's workstation, connected through its API server's port-forward, to a pod's address."""
+    if slow:
+        raise BenchFailed("the sandbox has no slow cables")
     name = "bench"
 
-    def sandbox(*arguments: str) -> str:
-        done = subprocess.run(
-            [*INROAD, "sandbox", *arguments], capture_output=True, text=True, timeout=120, check=False
-        )
+    def command(*arguments: str) -> str:
+        argv = [*INROAD, "sandbox", *arguments]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
         if done.returncode:
             raise BenchFailed(f"inroad sandbox {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
 
-    def place(where: str, user: str = "root") -> Place:
-        return Place(where, (*INROAD, "sandbox", "exec", "--name", name, "--in", where, "--user", user, "--"))
+    def place(where: str) -> Place:
+        return Place(
+            where, (*INROAD, "sandbox", "exec", "--name", name, "--in", where, "--user", "root", "--")
+        )
 
     with contextlib.ExitStack() as stack:
-        stack.callback(sandbox, "down", "--name", name)
-        state = json.loads(sandbox("up", "--name", name, "--json"))
+        stack.callback(command, "down", "--name", name)
+        state = json.loads(command("up", "--name", name, "--json"))
         pod = next(where for where in sorted(state["places"]) if where.startswith("pod/shop/web"))
         workstation, server = place("workstation"), place(pod)
         for each in (
@@ -86,14 +131,26 @@ def inroad(directory: Path) -> Iterator[Way]:
         status = json.loads(workstation.run(*INROAD, "status", "-o", "json"))
         services = ("web.shop", "web.default", "echo.shop", "empty.shop")
         names = tuple(f"{service}.svc.{status['cluster_domain']}" for service in services)
-        note = f"{status['vif']['mode']} mode, through the sandbox's API server"
         target: str = state["places"][pod]["addresses"][0]
-        yield Way("inroad", workstation, target, status["dns"]["address"], names, note)
+        note = f"{status['vif']['mode']} mode, through the sandbox's API server"
+        yield Way("sandbox", workstation, target, status["dns"]["address"], names, note)
         workstation.run(*INROAD, "quit")
 
 
-PATHS: dict[str, Callable[[Path], contextlib.AbstractContextManager[Way]]] = {
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def descriptors(pids: tuple[int, ...]) -> int:
+    """Count the open files of processes."""
+    return sum(sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir()) for pid in pids)
+
+
+PATHS: dict[str, OpenPath] = {
     "direct": direct,
     "haproxy": haproxy,
+    "sshuttle": sshuttle,
     "inroad": inroad,
+    "sandbox": sandbox,
 }

@@ -8,13 +8,13 @@ import statistics
 from collections.abc import Sequence
 
 from bench.measures import Row
-from bench.paths import Way
 
 Values = dict[str, dict[str, list[float]]]
 """values[row key][path name] is one number a round."""
 
-COMPARED = {"dns_qps": "direct"}
-"""The path that inroad is compared with, where it is not the two relays (names: dnsmasq)."""
+DNS_PEER = "direct"
+"""Beside the direct path runs dnsmasq: what our DNS server is compared with."""
+OURS = ("inroad", "sandbox")
 
 
 def medians(values: Values) -> dict[str, dict[str, float]]:
@@ -25,13 +25,22 @@ def medians(values: Values) -> dict[str, dict[str, float]]:
     }
 
 
-def ratio(row: Row, found: dict[str, float]) -> float | None:
-    """Return how good inroad is: 1 is as good as what it is compared with, more is better."""
-    other = found.get(COMPARED.get(row.key, "haproxy"))
-    own = found.get("inroad")
-    if not own or not other:
+def ratio(row: Row, found: dict[str, float], own: str, other: str) -> float | None:
+    """Return how good one path is compared with another: 1 is as good, more is better."""
+    mine, theirs = found.get(own), found.get(other)
+    if not mine or not theirs:
         return None
-    return own / other if row.more_is_better else other / own
+    return mine / theirs if row.more_is_better else theirs / mine
+
+
+def ratios(row: Row, found: dict[str, float], names: Sequence[str]) -> dict[str, float]:
+    """Return the ratios that can be had, by title such as `inroad/haproxy`."""
+    others = (DNS_PEER,) if row.key.startswith("dns") else ("haproxy", "sshuttle")
+    if not set(others) & set(found):
+        others = (DNS_PEER,)
+    pairs = ((own, other) for own in OURS if own in names for other in others if other in names)
+    all_of_them = {f"{own}/{other}": ratio(row, found, own, other) for own, other in pairs}
+    return {title: value for title, value in all_of_them.items() if value is not None}
 
 
 def number(value: float | None) -> str:
@@ -41,23 +50,26 @@ def number(value: float | None) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 20 else f"{value:.2f}"
 
 
-def table(rows: Sequence[Row], ways: Sequence[Way], values: Values) -> str:
+def table(rows: Sequence[Row], names: Sequence[str], notes: dict[str, str], values: Values) -> str:
     """Return the table as text."""
     found = medians(values)
-    label = max(len(f"{row.label} [{row.unit}]") for row in rows)
-    head = f"{'':<{label}}" + "".join(f"{way.name:>11}" for way in ways) + "     ratio"
-    lines = [head]
+    titles = {row.key: f"{row.label} [{row.unit}]" if row.unit else row.label for row in rows}
+    label = max(map(len, titles.values()))
+    lines = [f"{'':<{label}}" + "".join(f"{name:>10}" for name in names) + "   ratios (more is better)"]
     for row in rows:
         cells = found.get(row.key, {})
-        title = f"{row.label} [{row.unit}]" if row.unit else row.label
-        columns = "".join(f"{number(cells.get(way.name)):>11}" for way in ways)
-        lines.append(f"{title:<{label}}{columns}{number(ratio(row, cells)):>10}")
-    notes = [f"{way.name}: {way.note}" for way in ways if way.note]
-    why = "ratio: inroad to haproxy (DNS: to dnsmasq); 1 is as good, more is better. " + "; ".join(notes)
-    return "\n".join([*lines, "", why])
+        if not cells:
+            continue
+        columns = "".join(f"{number(cells.get(name)):>10}" for name in names)
+        shown = "  ".join(f"{title} {value:.2f}" for title, value in ratios(row, cells, names).items())
+        lines.append(f"{titles[row.key]:<{label}}{columns}   {shown}")
+    lines += ["", *(f"{name}: {note}" for name, note in notes.items() if note)]
+    return "\n".join(lines)
 
 
-def document(rows: Sequence[Row], ways: Sequence[Way], values: Values, rounds: int, seconds: int) -> object:
+def document(
+    rows: Sequence[Row], names: Sequence[str], notes: dict[str, str], values: Values
+) -> dict[str, object]:
     """Return everything as JSON-ready values."""
     found = medians(values)
     return {
@@ -67,16 +79,14 @@ def document(rows: Sequence[Row], ways: Sequence[Way], values: Values, rounds: i
             "cpus": os.cpu_count(),
             "python": platform.python_version(),
         },
-        "rounds": rounds,
-        "seconds": seconds,
-        "paths": {way.name: way.note for way in ways},
+        "paths": notes,
         "measures": {
             row.key: {
                 "label": row.label,
                 "unit": row.unit,
                 "median": found.get(row.key, {}),
                 "rounds": values.get(row.key, {}),
-                "ratio": ratio(row, found.get(row.key, {})),
+                "ratios": ratios(row, found.get(row.key, {}), names),
             }
             for row in rows
         },

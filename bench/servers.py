@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from bench.places import Place
 
-IPERF, HTTP, DNS = 5201, 8088, 53
+IPERF, HTTP, UDP, DNS = 5201, 8088, 7007, 53
 NAMES = 1000
 
 HAPROXY_BASE = """
@@ -27,6 +29,16 @@ frontend hello
     option http-keep-alive
     bind :{port}
     http-request return status 200 content-type text/plain string "hello\\n"
+"""
+SSH = 2222
+SSHD = """
+Port 2222
+HostKey {host_key}
+AuthorizedKeysFile {key}.pub
+PermitRootLogin prohibit-password
+StrictModes no
+UsePAM no
+PidFile none
 """
 RELAY = """
 listen port{port}
@@ -48,9 +60,10 @@ def haproxy(place: Place, directory: Path, config: str, port: int) -> Iterator[N
 
 @contextlib.contextmanager
 def targets(place: Place, directory: Path) -> Iterator[None]:
-    """Run iperf3 and an HTTP server (haproxy answering by itself: C, and not the bottleneck)."""
+    """Run iperf3, an HTTP server (haproxy answering by itself: C, and not the bottleneck), and UDP echo."""
     with (
         place.process("iperf3", "-s", "-p", str(IPERF)),
+        place.process(sys.executable, "-m", "bench.udp_tool", "echo", str(UDP)),
         haproxy(place, directory, HTTP_SERVER.format(port=HTTP), HTTP),
     ):
         place.wait_listening(IPERF)
@@ -63,6 +76,19 @@ def relay(place: Place, directory: Path, target: str) -> Iterator[None]:
     sections = "".join(RELAY.format(port=port, target=target) for port in (IPERF, HTTP))
     with haproxy(place, directory, sections, HTTP):
         yield
+
+
+@contextlib.contextmanager
+def sshd(place: Place, directory: Path) -> Iterator[Path]:
+    """Run an SSH server for one key, and yield that key's file."""
+    key, host_key, config = directory / "key", directory / "host-key", directory / "sshd.conf"
+    for file in (key, host_key):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(file)], check=True)
+    config.write_text(SSHD.format(host_key=host_key, key=key))
+    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd insists on this directory
+    with place.process("/usr/sbin/sshd", "-D", "-f", str(config), log=directory / "sshd.log"):
+        place.wait_listening(SSH)
+        yield key
 
 
 @contextlib.contextmanager

@@ -29,12 +29,18 @@ PEERS = {
     "haproxy": "haproxy",
     "dnsperf": "dnsperf",
     "dnsmasq": "dnsmasq-base",
+    "sshuttle": "sshuttle",
+    "sshd": "openssh-server",
+    "ssh": "openssh-client",
 }
 CLUSTER = {
     "containerd": "containerd",
     "runc": "runc",
     "/usr/lib/cni/ptp": "containernetworking-plugins",
     "dnsmasq": "dnsmasq-base",
+    "sshuttle": "sshuttle",
+    "sshd": "openssh-server",
+    "ssh": "openssh-client",
 }
 PROGRAMS: dict[str, dict[str, str]] = {
     "demo": BASE | CLIENTS,
