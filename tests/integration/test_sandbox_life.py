@@ -128,25 +128,29 @@ def test_a_killed_supervisor(stage: Stage, after: str) -> None:
         assert stage.run("true").returncode == 0
 
 
-def test_up_interrupted(stage: Stage) -> None:
-    for delay in (0.15, 0.4, 0.8):
-        argv = [*INROAD, "sandbox", "up", "--name", NAME, *LIGHT]
-        process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        time.sleep(delay)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
-        assert process.returncode == 130, err
-        assert left(NAME) == []
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("delay", [0.0, 0.05, 0.3])
+def test_up_interrupted(stage: Stage, name: str, delay: float) -> None:
+    """So many seconds after the first thing has been made."""
+    argv = [*INROAD, "sandbox", "up", "--name", NAME]
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    while not Path("/run/inroad-sandbox", NAME).exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(delay)
+    process.send_signal(signal.Signals[name])
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    assert left(NAME) == []
 
 
 def test_up_that_fails(stage: Stage) -> None:
-    """Somebody else's namespace has the name of one of ours: `up` must say so and remove the others."""
-    blocker = Path("/run/netns", f"inroad-{NAME}.node-1")
-    blocker.parent.mkdir(exist_ok=True)
-    environment = {**os.environ, "PATH": os.environ["PATH"]}
-    argv = [*INROAD, "sandbox", "up", "--name", NAME, "--nodes", "60"]
-    done = subprocess.run(argv, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 2
+    """Found out by the supervisor when the namespaces are there already: they must go."""
+    argv = [*INROAD, "sandbox", "up", "--name", NAME, *LIGHT, "--restrict", "nonsense"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 28
+    assert "'nonsense' is not VERBS:RESOURCES" in done.stderr
+    assert "namespaces workstation" in done.stdout
     assert left(NAME) == []
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from inroad.sandbox import apiserver, edit, manifests, netns
 from inroad.sandbox.apiserver.rights import Rbac, Restriction
 from inroad.sandbox.apiserver.synthetic import populate
-from inroad.sandbox.controller import Controller
+from inroad.sandbox.controller import Controller, is_synthetic
 from inroad.sandbox.credentials import Credentials
 from inroad.sandbox.endpoints import EndpointsController, is_ready
 from inroad.sandbox.garbage import GarbageCollector
@@ -126,7 +126,7 @@ class Cluster:
         ]
         own = {"", *(node.name for node in self.topology.nodes)}
         for entry in self.store.collection("pods").select(None):
-            if entry.name.startswith("synthetic-"):
+            if is_synthetic(entry):
                 continue
             pod = entry.object()
             ended = pod.get("status", {}).get("phase") == "Succeeded"

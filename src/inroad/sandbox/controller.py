@@ -16,6 +16,7 @@ from typing import ClassVar
 
 from inroad.sandbox.apiserver.collection import Change, Entry
 from inroad.sandbox.apiserver.store import Store
+from inroad.sandbox.apiserver.synthetic import PREFIX
 
 RETRY = 0.5
 """Seconds until a key whose reconciliation failed is tried again."""
@@ -53,6 +54,8 @@ class Controller(ABC):
         self.settled.clear()
 
     def _changed(self, plural: str, change: Change) -> None:
+        if is_synthetic(change.entry):
+            return
         for key in self.keys(plural, change):
             self.again(key)
 
@@ -75,6 +78,11 @@ class Controller(ABC):
         finally:
             for leave in self._leave:
                 leave()
+
+
+def is_synthetic(entry: Entry) -> bool:
+    """Tell whether an object is there for its own sake: nobody works for it, and there may be 100,000."""
+    return entry.name.startswith(f"{PREFIX}-")
 
 
 def split(key: str) -> tuple[str, str]:

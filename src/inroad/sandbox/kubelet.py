@@ -16,6 +16,7 @@ from typing import Any
 from inroad.core.errors import SandboxFailed
 from inroad.sandbox import probes
 from inroad.sandbox.apiserver.collection import Change
+from inroad.sandbox.controller import is_synthetic
 from inroad.sandbox.pod import Pod, Surroundings, place_of
 from inroad.sandbox.topology import Address, Node
 
@@ -77,6 +78,8 @@ class Kubelet:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def _changed(self, change: Change) -> None:
+        if is_synthetic(change.entry):
+            return
         pod = change.entry.object()
         if pod["spec"].get("nodeName") != self.node.name:
             return

@@ -13,8 +13,9 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 
 import msgspec
 
@@ -30,6 +31,7 @@ TOOLS = (
     ("unshare", "util-linux"),
     ("setpriv", "util-linux"),
 )
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE = 1.5
 """Seconds that the supervisor has to end everything in good order."""
 PATIENCE = 5.0
@@ -48,23 +50,58 @@ def up(options: Options, tell: Callable[[Progress], None]) -> SandboxState:
     """Start a sandbox and return when it is ready; whatever goes wrong leaves nothing behind."""
     check_host()
     home = Home(options.name)
+    supervisor: Started | None = None
+    with interrupts(signal.default_int_handler):
+        try:
+            with held_back() as came:
+                supervisor = _begin(options, home)
+            if came:
+                raise KeyboardInterrupt
+            _follow(supervisor, tell)
+        except BaseException as error:
+            if supervisor is not None:  # else it was up before, and is not ours to remove
+                with held_back():
+                    sweep(home)
+            if isinstance(error, KeyboardInterrupt):
+                raise Interrupted("the sandbox was taken down again") from None
+            raise
+    return home.read()
+
+
+@contextlib.contextmanager
+def interrupts(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Have Ctrl-C, SIGTERM and SIGHUP call `handler` meanwhile."""
+    before = {number: signal.signal(number, handler) for number in INTERRUPTS}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[list[int]]:
+    """Let nothing interrupt the block; yields the list of the signals that came meanwhile."""
+    came: list[int] = []
+    with interrupts(lambda number, _: came.append(number)):
+        yield came
+
+
+def _begin(options: Options, home: Home) -> Started:
+    """Take the lock, remove what a crash left, and start the supervisor."""
     lock = home.lock()
     if lock is None:
         raise SandboxFailed(
             f"sandbox {options.name} is up already", f"inroad sandbox down --name {options.name}"
         )
-    sweep(home, keep=lock)
     try:
-        supervisor = _start(options, home, lock)
-        os.close(lock)
-        _follow(supervisor, tell)
-    except KeyboardInterrupt:
-        sweep(home)
-        raise Interrupted("the sandbox was taken down again") from None
+        sweep(home, keep=lock)
+        return _start(options, home, lock)
     except BaseException:
         sweep(home)
         raise
-    return home.read()
+    finally:
+        os.close(lock)
 
 
 class Started:

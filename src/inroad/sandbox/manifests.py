@@ -248,8 +248,8 @@ def external() -> Json:
     return {"kind": "Service", "apiVersion": "v1", "metadata": {"name": "ext"}, "spec": spec}
 
 
-def manager() -> list[Placed]:
-    """Return the traffic-manager as the chart installs it, with its rights."""
+def manager_pod() -> Json:
+    """Return the traffic-manager's pod as the chart has it."""
     container = {
         "name": "traffic-manager",
         "image": "inroad",
@@ -263,7 +263,7 @@ def manager() -> list[Placed]:
         ],
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
-    pod = {
+    return {
         "containers": [container],
         "serviceAccountName": "traffic-manager",
         "terminationGracePeriodSeconds": 10,
@@ -272,6 +272,10 @@ def manager() -> list[Placed]:
             {"name": "config", "configMap": {"name": "traffic-manager"}},
         ],
     }
+
+
+def manager() -> list[Placed]:
+    """Return the traffic-manager as the chart installs it, with its rights."""
     config = {
         "kind": "ConfigMap",
         "apiVersion": "v1",
@@ -302,7 +306,7 @@ def manager() -> list[Placed]:
         (MANAGER_NAMESPACE, config),
         (MANAGER_NAMESPACE, certificates),
         (MANAGER_NAMESPACE, service(name, MANAGER_LABELS, [("agents", "TCP", AGENT_PORT, AGENT_PORT)])),
-        (MANAGER_NAMESPACE, deployment(name, 1, MANAGER_LABELS, pod)),
+        (MANAGER_NAMESPACE, deployment(name, 1, MANAGER_LABELS, manager_pod())),
     ]
 
 
