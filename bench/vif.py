@@ -45,8 +45,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--paths", default="direct,haproxy,veth,tun")
-    parser.add_argument("--measures", default="")
+    parser.add_argument("--measures", default="", help="some of them; all where empty")
     options = parser.parse_args()
+    wanted = options.measures.split(",") if options.measures else []
     values: dict[tuple[str, str], list[float]] = {}
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         directory = Path(name)
@@ -58,15 +59,15 @@ def main() -> None:
             ways[path] = stack.enter_context(opener(directory))
         for _ in range(options.rounds):
             for measure in MEASURES:
-                if measure.name == "dns" or measure.name not in (options.measures or measure.name):
+                if measure.name == "dns" or (wanted and measure.name not in wanted):
                     continue
                 for path, way in ways.items():
                     for key, value in measure.run(way, options.seconds, directory).items():
                         values.setdefault((key, path), []).append(value)
-    keys = dict.fromkeys(key for key, _ in values)
-    print(f"{'':10}" + "".join(f"{path:>14}" for path in ways))
-    for key in keys:
-        print(f"{key:10}" + "".join(f"{statistics.median(values[key, path]):14.2f}" for path in ways))
+    print(f"{'':12}" + "".join(f"{path:>14}" for path in ways))
+    for key in dict.fromkeys(key for key, _ in values):
+        found = (values.get((key, path)) for path in ways)
+        print(f"{key:12}" + "".join(f"{statistics.median(v) if v else float('nan'):14.2f}" for v in found))
 
 
 if __name__ == "__main__":
