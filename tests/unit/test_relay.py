@@ -218,3 +218,40 @@ async def test_a_closed_udp_port_is_told_to_the_application_but_a_lost_link_is_n
     assert relay.vif.said == ["3 unreachable REFUSED"]
     relay.datagram(4, APP, ("10.96.0.7", 9), b"two")
     assert len(relay.link.flows) == 3
+
+
+async def test_a_dial_that_comes_back_is_refused_and_not_dialled_again():
+    relay = connected_relay()
+    relay.syn(1, APP, WEB, 64)
+    relay.syn(2, ("246.246.0.1", 40001), WEB, 62)
+    assert relay.vif.said == ["2 REFUSED"]
+    assert len(relay.link.flows) == 1
+    assert relay.counters["recursions"] == 1
+    assert relay.counters["dials"] == 1
+
+
+async def test_a_second_local_connect_to_the_same_destination_is_dialled():
+    relay = connected_relay()
+    relay.syn(1, APP, WEB, 64)
+    relay.syn(2, ("246.246.0.1", 40001), WEB, 64)
+    assert relay.vif.said == []
+    assert len(relay.link.flows) == 2
+
+
+async def test_a_forwarded_connect_is_dialled_when_no_dial_is_in_flight():
+    relay = connected_relay()
+    for end in ("opened", "refused", "cancelled", "reset"):
+        relay.syn(1, APP, WEB, 64)
+        handler = relay.link.flows[-1].handler
+        match end:
+            case "opened":
+                handler.flow_opened()
+            case "refused":
+                handler.flow_refused(Refusal.REFUSED, "")
+            case "reset":
+                handler.flow_reset()
+            case "cancelled":
+                relay.cancelled(1)
+        assert relay.loops.in_flight == 0, end
+    relay.syn(2, APP, WEB, 62)
+    assert len(relay.link.flows) == 5

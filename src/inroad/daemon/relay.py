@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable
 
 import structlog
 
 from inroad.core import messages
+from inroad.core.loops import Loops
 from inroad.core.messages import Dial, Transport
 from inroad.host.vif.api import Endpoint, Verdict, Vif
 from inroad.tunnel.api import Flow, Link, Refusal
@@ -49,7 +51,9 @@ class Relay:
         self.deadline = 5.0  # seconds for a dial: endpointDial + roundtripLatency
         self.on_vif_failed: Callable[[str], None] = lambda reason: None
         self.flows: dict[int, TcpFlow | DatagramFlow] = {}
-        self.counters = {"dials": 0, "refused": 0, "timed_out": 0, "cancelled": 0, "dropped_datagrams": 0}
+        self.loops = Loops()
+        names = ("dials", "refused", "timed_out", "cancelled", "dropped_datagrams", "recursions")
+        self.counters = dict.fromkeys(names, 0)
         self._link: Link | None = None
         self._waiting: dict[int, asyncio.TimerHandle] = {}
 
@@ -73,8 +77,16 @@ class Relay:
     # --- VifEvents -------------------------------------------------------------------------------
 
     def syn(self, flow: int, source: Endpoint, target: Endpoint, ttl: int) -> None:
-        """An application connects: dial from the cluster while its SYN is held."""
-        del source, ttl
+        """An application connects: dial from the cluster while its SYN is held.
+
+        A dial of the cluster side that was routed back to us is refused, or it would go round for ever.
+        """
+        sign = self.loops.judge(source, target, ttl, time.monotonic())
+        if sign is not None:
+            self.counters["recursions"] += 1
+            log.debug("dial came back", source=source, target=target, ttl=ttl, sign=sign.value)
+            self.verdict(flow, Verdict.REFUSED)
+            return
         self.counters["dials"] += 1
         pending = self.flows[flow] = TcpFlow(self, flow, target)
         if self._link is not None:
@@ -91,6 +103,7 @@ class Relay:
     def cancelled(self, flow: int) -> None:
         """The application gave up: nobody wants the dial any more."""
         self.counters["cancelled"] += 1
+        self.loops.ended(flow)
         timer = self._waiting.pop(flow, None)
         if timer is not None:
             timer.cancel()
@@ -137,6 +150,7 @@ class Relay:
     def failed(self, reason: str) -> None:
         """The packet loop ended: the VIF is gone, with every flow that it held."""
         self.vif = None
+        self.loops.clear()
         flows, self.flows = self.flows, {}
         for flow in flows.values():
             flow.abandon()
@@ -146,6 +160,7 @@ class Relay:
 
     def verdict(self, flow: int, verdict: Verdict) -> None:
         """Tell the packet loop how a dial ended."""
+        self.loops.ended(flow)
         if verdict is Verdict.TIMED_OUT:
             self.counters["timed_out"] += 1
         elif verdict is not Verdict.CONNECTED:
@@ -178,6 +193,7 @@ class TcpFlow:
             self.relay.verdict(self.number, Verdict.HOST_UNREACHABLE)
             return
         address, self.via = found
+        self.relay.loops.dialled(self.number, (address, port))
         request = Dial("tcp", address, port, int(self.relay.deadline * 1000), self.via)
         self.tunnel_flow = link.open(messages.encode(request), self)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import structlog
 
+from inroad.core import loops
 from inroad.core.config import Config
 from inroad.core.errors import InroadError
 from inroad.core.host_config import FWMARK, Address, HostConfig, ResolverConfig, RouteConfig
@@ -124,6 +125,8 @@ class Session:
         routes = await self.host.routes.host_routes()
         self.cluster.inside = await inside.find(self.cluster, routes, VIF.name)
         self.cluster.decide(routes, VIF.name)
+        pods = tuple(one.network for one in self.cluster.routing.routed if one.kind == "pod")
+        self.relay.loops.rules = loops.Rules(pods=pods, block=config.recursion_block)
         moved = self.virtual.move(self.cluster.routing.moved)
         self.dns.configure(self.cluster.dns_policy())
         if moved:
