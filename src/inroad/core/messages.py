@@ -12,6 +12,8 @@ from typing import Literal
 import msgspec
 
 PROTOCOL_VERSION = 1
+OLDEST_VERSION = 1
+"""The oldest version that is still spoken; of two versions the lower one is used."""
 TOKEN_AUDIENCE = "inroad-traffic-manager"  # noqa: S105 - a name
 """Audience of the tokens by which agents prove their pod; good for nothing else."""
 MAX_NAME = 255

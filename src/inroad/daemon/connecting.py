@@ -144,8 +144,8 @@ def _route(cluster: ClusterView, virtual: VirtualAddresses) -> Route:
 
 
 def _manager_link(client: ApiClient, namespace: str, cluster: ClusterView, relay: Relay) -> ManagerLink:
-    async def open_link() -> tuple[Link, str]:
-        return await manager_pod.open_link(client, namespace)
+    async def open_link(pod: str) -> tuple[Link, str]:
+        return await manager_pod.open_link(client, namespace, pod)
 
     def on_link(link: Link | None) -> None:
         relay.link = link

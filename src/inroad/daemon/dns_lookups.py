@@ -20,7 +20,7 @@ from inroad.core.dns_policy import Action, Decision, DnsPolicy
 from inroad.core.dns_wire import Query, Rcode, Type
 from inroad.core.errors import InroadError
 from inroad.core.messages import LookupReply
-from inroad.core.recursion import Recursion, disguise
+from inroad.core.recursion import PROBE_BITS, Recursion, disguise
 from inroad.daemon.dns_fallback import Fallback
 from inroad.daemon.dns_listener import Source
 
@@ -103,7 +103,7 @@ class Lookups:
         if recursing and outward:
             deadline = min(deadline, RECURSION_DEADLINE)
         bare = outward or not recursing
-        cased = disguise(query.wire_name, _random.getrandbits(256))
+        cased = disguise(query.wire_name, _random.getrandbits(8 * len(query.question)))
         message = dns_wire.make_query(
             cased + query.question[-4:], dnssec_ok=bool(query.edns and query.edns.dnssec_ok)
         )
@@ -133,17 +133,18 @@ class Lookups:
         """Send the probes; wait `patience` seconds at most for one to come back."""
         if not self.recursion.enabled:
             return False
-        sending = asyncio.create_task(self._send_probes())
+        back = self._probe_came_back = asyncio.Event()
+        sending = asyncio.create_task(self._send_probes(back))
         self._tasks.add(sending)
         sending.add_done_callback(self._tasks.discard)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
-                await self._probe_came_back.wait()
+                await back.wait()
         return self.recursion.found
 
-    async def _send_probes(self) -> None:
-        await asyncio.gather(*map(self._probe, self.recursion.probe(_random.getrandbits(64))))
-        self._probe_came_back.set()  # or will not any more
+    async def _send_probes(self, back: asyncio.Event) -> None:
+        await asyncio.gather(*map(self._probe, self.recursion.probe(_random.getrandbits(PROBE_BITS))))
+        back.set()  # or will not come any more
 
     def probe_came_back(self) -> None:
         """A probe has arrived at our own server."""

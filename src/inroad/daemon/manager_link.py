@@ -40,8 +40,8 @@ FIRST_RETRY, LONGEST_RETRY = 0.2, 10.0
 
 log = structlog.get_logger()
 
-OpenLink = Callable[[], Awaitable[tuple[Link, str]]]
-"""Make a link to some manager pod; returns it with the pod's name."""
+OpenLink = Callable[[str], Awaitable[tuple[Link, str]]]
+"""Make a link to a manager pod, to any when the name is ""; returns it with the pod's name."""
 
 
 class ManagerLink:
@@ -78,13 +78,14 @@ class ManagerLink:
         self._greeting: asyncio.Future[Welcome] | None = None
         self._closed = False
         self._keeper: asyncio.Task[None] | None = None
+        self._lane: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Make the first link; raises `InroadError` when it can't be had."""
         await self._connect()
 
     async def _connect(self) -> None:
-        link, pod = await self._open_link()
+        link, pod = await self._open_link("")
         link.on_open = self._refuse_flow
         link.on_control = self._on_control
         link.on_closed = self._on_closed
@@ -104,13 +105,33 @@ class ManagerLink:
         if self._held:
             self.hold(self._held)
         self._on_link(link)
+        self._lane = asyncio.create_task(self._add_lane(link, pod))
         log.info("linked to the traffic-manager", pod=pod, version=welcome.software)
+
+    async def _add_lane(self, main: Link, pod: str) -> None:
+        """Give the link a second connection for bulk; without one it works too, only less smoothly."""
+        try:
+            bulk, _ = await self._open_link(pod)
+        except InroadError as error:
+            log.info("no bulk lane", reason=str(error))
+            return
+
+        def on_control(payload: bytes) -> None:
+            if self.link is main and isinstance(messages.decode_control(payload), Welcome):
+                main.adopt(bulk)
+            else:
+                bulk.close("not wanted")
+
+        bulk.on_control = on_control
+        hello = Hello(messages.PROTOCOL_VERSION, __version__, session=self.session, lane="bulk")
+        bulk.send_control(messages.encode(hello))
 
     async def close(self) -> None:
         """End the link orderly and stop keeping it."""
         self._closed = True
-        if self._keeper is not None:
-            self._keeper.cancel()
+        for task in (self._keeper, self._lane):
+            if task is not None:
+                task.cancel()
         if self.link is not None:
             self.link.close("the session ends")
         self._fail_lookups()

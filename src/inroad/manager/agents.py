@@ -88,8 +88,8 @@ class AgentRegistry:
             message = messages.decode_control(payload)
             if not isinstance(message, AgentHello):
                 raise NotProved("the first message is no agent-hello")
-            if message.version != messages.PROTOCOL_VERSION:
-                raise NotProved(f"it speaks protocol {message.version}, not {messages.PROTOCOL_VERSION}")
+            if message.version < messages.OLDEST_VERSION:
+                raise NotProved(f"it speaks protocol {message.version}, older than {messages.OLDEST_VERSION}")
             if len(self._agents) >= MAX_AGENTS:
                 raise NotProved(f"{MAX_AGENTS} agents are registered already")
             workload, pass_ = await self._prove(message, link.peer)

@@ -74,6 +74,10 @@ class Clients:
         """Take over a new link; it has no rights to anything before its `Hello`."""
         self._clients.add(Client(self, link))
 
+    def of_session(self, session: str) -> Client | None:
+        """Return the client that has this session."""
+        return next((client for client in self._clients if session and client.session == session), None)
+
     def forget(self, client: Client) -> None:
         """A client's link ended."""
         self._clients.discard(client)
@@ -167,7 +171,7 @@ class Client:
                 self.link.send_control(messages.encode(messages.Problem("not expected from a client")))
 
     def _greet(self, hello: Hello) -> None:
-        if hello.version != messages.PROTOCOL_VERSION:
+        if hello.version < messages.OLDEST_VERSION:
             text = (
                 f"protocol {hello.version} of inroad {hello.software} is not spoken here; "
                 f"this is protocol {messages.PROTOCOL_VERSION} of inroad {__version__}"
@@ -175,19 +179,33 @@ class Client:
             self.link.send_control(messages.encode(messages.Problem(text, fatal=True)))
             self.link.close(text)
             return
+        if hello.lane == "bulk":
+            self._join(hello)
+            return
         self.session = hello.session or secrets.token_hex(8)
         self.namespace = hello.namespace
-        welcome = messages.Welcome(
-            version=messages.PROTOCOL_VERSION,
-            software=__version__,
-            session=self.session,
-            pod=self.clients.pod,
-        )
-        self.link.send_control(messages.encode(welcome))
+        self._welcome(hello, self.session)
         self.link.send_control(messages.encode(self.clients.services.agents.current()))
         if self.clients.cluster.generation:
             self.link.send_control(messages.encode(self.clients.cluster))
         log.info("client connected", session=self.session, namespace=self.namespace, software=hello.software)
+
+    def _welcome(self, hello: Hello, session: str) -> None:
+        version = min(hello.version, messages.PROTOCOL_VERSION)
+        welcome = messages.Welcome(version, __version__, session, self.clients.pod)
+        self.link.send_control(messages.encode(welcome))
+
+    def _join(self, hello: Hello) -> None:
+        """This connection is the bulk lane of another one's session, and no client of its own."""
+        main = self.clients.of_session(hello.session)
+        if main is None or main is self:
+            self.link.send_control(messages.encode(messages.Problem("no such session", fatal=True)))
+            self.link.close("no such session")
+            return
+        self.clients.forget(self)
+        main.link.adopt(self.link)
+        self._welcome(hello, hello.session)
+        log.info("bulk lane", session=hello.session)
 
     def _look_up(self, lookup: Lookup) -> None:
         if len(self._lookups) >= MAX_LOOKUPS_IN_FLIGHT:
