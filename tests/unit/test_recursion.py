@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from inroad.core.dns_wire import Query, parse_query, wire_of
 from inroad.core.recursion import PROBE, Recursion, Verdict, disguise, is_probe, probe_name
 
+BITS = int("0123456789abcdef" * 16, 16)
 ANN, BOB, FORWARDER = ("127.0.0.1", 1111), ("127.0.0.1", 2222), ("127.0.0.1", 53)
 
 
@@ -26,7 +27,7 @@ def labels(wire: bytes) -> list[bytes]:
 
 def found(*, folded: bool) -> Recursion:
     recursion = Recursion()
-    plain, _ = recursion.probe(0x123456789ABCDEF)
+    plain, _ = recursion.probe(BITS)
     back = query(plain.lower() if folded else plain)
     assert recursion.judge(back, FORWARDER) is Verdict.PROBE
     assert recursion.found
@@ -34,7 +35,7 @@ def found(*, folded: bool) -> Recursion:
     return recursion
 
 
-def take_off(recursion: Recursion, asked: Query, bits: int = 0b1011, *, as_it_is: bool = True) -> bytes:
+def take_off(recursion: Recursion, asked: Query, bits: int = BITS, *, as_it_is: bool = True) -> bytes:
     cased = disguise(asked.wire_name, bits)
     recursion.sent(asked, cased, ANN, as_it_is=as_it_is)
     return cased
@@ -51,7 +52,7 @@ def test_the_probe_with_a_search_domain_appended_and_the_fresh_one():
     for suffix in (b"", b"\3lan\7example\0"):
         for which in (0, 1):
             recursion = Recursion()
-            probe = recursion.probe(77)[which]
+            probe = recursion.probe(BITS)[which]
             back = query(probe[:-1] + (suffix or b"\0"))
             assert recursion.judge(back, FORWARDER) is Verdict.PROBE
             assert not recursion.folded
@@ -114,7 +115,7 @@ def test_after_the_lookup_has_ended_the_name_is_ordinary_again():
 
 def test_once_seen_with_its_case_the_way_back_keeps_it():
     recursion = Recursion()
-    plain, fresh = recursion.probe(99)
+    plain, fresh = recursion.probe(BITS)
     recursion.judge(query(plain), FORWARDER)
     recursion.judge(query(fresh.lower()), FORWARDER)  # a forwarder's retry
     assert recursion.found
@@ -143,7 +144,7 @@ def test_the_probes_name(name, expected):
     assert is_probe(name) == expected
 
 
-@given(st.lists(st.binary(min_size=1, max_size=20), max_size=5), st.integers(0, 2**256 - 1))
+@given(st.lists(st.binary(min_size=1, max_size=20), max_size=5), st.integers(0, 2**1024 - 1))
 def test_a_disguise_is_the_same_name_and_differs_from_its_original_and_from_lower_case(parts, bits):
     wire = wire_of(tuple(parts))
     got = disguise(wire, bits)

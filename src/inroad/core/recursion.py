@@ -19,6 +19,7 @@ from inroad.core.dns_wire import Query, labels_of, wire_of
 from inroad.core.names import Name
 
 PROBE: Name = (b"tel2-recursion-check", b"kube-system")
+PROBE_BITS = 1_024
 Source = tuple[object, ...]
 
 
@@ -37,27 +38,33 @@ def is_probe(name: Name) -> bool:
 
 
 def probe_name(bits: int) -> Name:
-    """A probe that no cache has seen; `bits` are 64 random ones."""
-    return (b"%016x" % bits, *PROBE)
+    """A probe that no cache has seen; 64 of the random `bits` are in it."""
+    return (b"%016x" % (bits & 0xFFFF_FFFF_FFFF_FFFF), *PROBE)
 
 
 def disguise(wire: bytes, bits: int) -> bytes:
-    """Give a wire name a random letter case, drawn from `bits` (one for each letter).
+    """Give a wire name a random letter case, drawn from `bits` (eight for each octet).
 
     Never all lower case and never the case it came in, if it has the letters for that.
     """
-    lower = wire.lower()
-    octets = bytearray(lower)
-    letters = [at for at, octet in enumerate(lower) if 97 <= octet <= 122]
-    for place, at in enumerate(letters):
-        if bits >> place & 1:
-            octets[at] -= 32
-    for at in letters:
-        # Each step changes one letter, so at most two steps lead away from the two forbidden patterns.
-        if octets not in (lower, wire):
+    lower, size = wire.lower(), len(wire)
+    # Bit 5 of an ASCII letter is its case: all letters are changed in one operation on long integers.
+    letters = int.from_bytes(lower.translate(_CASE_BITS), "big")
+    octets = (int.from_bytes(lower, "big") ^ (bits & letters)).to_bytes(size, "big")
+    if octets in (lower, wire):
+        return _another_case(octets, lower, wire)
+    return octets
+
+
+def _another_case(octets: bytes, lower: bytes, wire: bytes) -> bytes:
+    """Change letters until the name has neither forbidden pattern, which takes two at most."""
+    changed = bytearray(octets)
+    for at, octet in enumerate(lower):
+        if changed not in (lower, wire):
             break
-        octets[at] ^= 32
-    return bytes(octets)
+        if _CASE_BITS[octet]:
+            changed[at] ^= 0x20
+    return bytes(changed)
 
 
 @dataclass(slots=True)
@@ -90,9 +97,12 @@ class Recursion:
         return "found, told by repetition" if self.folded else "found, told by letter case"
 
     def probe(self, bits: int) -> tuple[bytes, ...]:
-        """Return the wire names to look up as the probe: the plain one, and one that no cache knows."""
+        """Return the wire names to look up as the probe: the plain one, and one that no cache knows.
+
+        `bits` are `PROBE_BITS` random ones.
+        """
         plain, fresh = wire_of(PROBE), wire_of(probe_name(bits))
-        probes = disguise(plain, bits), disguise(fresh, bits >> 16)
+        probes = disguise(plain, bits), disguise(fresh, bits >> 8 * len(plain))
         self._probes.update(probes)
         return probes
 
@@ -152,5 +162,6 @@ class Recursion:
         return None, labels, ()
 
 
+_CASE_BITS = bytes(0x20 if 97 <= octet <= 122 else 0 for octet in range(256))
 _MARK = wire_of(PROBE)[:-1]
 _ZONES = frozenset({b"svc", b"pod"})

@@ -20,6 +20,8 @@ SERVER_PATIENCE = 1.0
 """Seconds that one server gets before the next one is asked as well."""
 RESEND = 0.5
 """Seconds until a query is sent again for the first time."""
+CLOCK = 0.005
+"""Seconds that a timer may come too early: event loops count milliseconds."""
 _random = random.SystemRandom()
 
 
@@ -114,35 +116,55 @@ class Upstream:
             if share <= 0:
                 break
             try:
-                async with asyncio.timeout(share):
-                    return await self._ask_one(server, query)
+                return await self._ask_one(server, query, share)
             except TimeoutError:
                 problems.append(f"{server[0]} was silent for {share:.1f} s")
             except (OSError, Malformed, asyncio.IncompleteReadError) as error:
                 problems.append(f"{server[0]}: {error}")
         raise NoAnswer("; ".join(problems) or "this pod has no name server")
 
-    async def _ask_one(self, server: Server, query: bytes) -> bytes:
-        reply = await self._ask_udp(server, query)
+    async def _ask_one(self, server: Server, query: bytes, share: float) -> bytes:
+        end = asyncio.get_running_loop().time() + share
+        reply = await self._ask_udp(server, query, share)
         if reply[2] & (TC >> 8):
-            reply = await ask_tcp(server, query)
+            async with asyncio.timeout_at(end):
+                reply = await ask_tcp(server, query)
         return query[:2] + reply[2:]
 
-    async def _ask_udp(self, server: Server, query: bytes) -> bytes:
-        """Ask until there is an answer, each time after twice the wait: datagrams may be lost."""
+    async def _ask_udp(self, server: Server, query: bytes, share: float) -> bytes:
+        """Ask until there is an answer, each time after twice the wait: datagrams may be lost.
+
+        Plain timers: a lookup is too short for tasks and time-outs of its own. Raises `TimeoutError`.
+        """
+        loop = asyncio.get_running_loop()
         port = self._port(server)
         question = query[HEADER : question_end(query)]
-        reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[bytes] = loop.create_future()
         idents: list[int] = []
-        wait = RESEND
+        timer: asyncio.TimerHandle | None = None
+        end = loop.time() + share
+
+        def send(wait: float) -> None:
+            nonlocal timer
+            idents.append(port.send(query, question, reply))
+            timer = loop.call_later(min(wait, end - loop.time()), again, wait * 2)
+
+        def again(wait: float) -> None:
+            if reply.done():
+                return
+            try:
+                if end - loop.time() <= CLOCK:
+                    raise TimeoutError
+                send(wait)
+            except OSError as error:
+                reply.set_exception(error)
+
         try:
-            while True:
-                idents.append(port.send(query, question, reply))
-                done, _ = await asyncio.wait((reply,), timeout=wait)
-                if done:
-                    return reply.result()
-                wait *= 2
+            send(RESEND)
+            return await reply
         finally:
+            if timer is not None:
+                timer.cancel()
             for ident in idents:
                 port.forget(ident)
 
