@@ -49,7 +49,8 @@ class Stage:
         timeout: float = 90,
     ) -> Done:
         """Run a command on the workstation; its exit status must be `status` (None: any)."""
-        settings = {"KUBECONFIG": kubeconfig or self.kubeconfig, **(env or {})}
+        home = {"HOME": "/run"} if uid else {}  # root's own may not be read by others
+        settings = {"KUBECONFIG": kubeconfig or self.kubeconfig, **home, **(env or {})}
         who = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if uid else []
         line = ["env", "--chdir", str(ROOT), *(f"{k}={v}" for k, v in settings.items()), *who, *argv]
         done = self.workstation.run(*line, stdin=stdin, check=False, timeout=timeout)
