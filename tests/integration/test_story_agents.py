@@ -120,6 +120,7 @@ def test_a_subnet_can_be_reached_through_one_workload_only(stage: Stage) -> None
 
 
 def test_a_pod_that_is_no_agent_is_turned_away_with_one_clear_line(stage: Stage) -> None:
+    before = stage.ask("status")["agents"]
     secret = stage.run(
         "kubectl", "get", "secret", "-n", "inroad", "traffic-manager-tls", "-o", "json", user="root"
     )
