@@ -152,7 +152,7 @@ class MuxFlow:
         """Send bytes, and FIN with them if `eof`. False: wait for `flow_writable`."""
         size = len(data)
         lane = self.lane
-        if size <= SHORT and size <= self.credit and not self.pending_size:
+        if 0 < size <= SHORT and size <= self.credit and not self.pending_size and not self.eof_state:
             if self.round != lane.round:
                 self.round = lane.round
                 self.burst = 0
