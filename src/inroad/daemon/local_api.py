@@ -9,11 +9,7 @@ who made it: only that user, or root, may change or end it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import grp
-import os
 import socket
-import struct
 from pathlib import Path
 from typing import Protocol
 
@@ -34,6 +30,7 @@ from inroad.core.status import (
     Status,
     WorkloadList,
 )
+from inroad.daemon.choose import bind_socket, caller
 from inroad.daemon.user_child import Peer
 
 MAX_BODY = 256 * 1024
@@ -71,9 +68,7 @@ def peer_of(request: web.Request) -> Peer:
     sock: socket.socket | None = transport.get_extra_info("socket") if transport else None
     if sock is None:
         raise ConfigInvalid("the caller has gone")
-    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, uid, gid = struct.unpack("3i", raw)
-    return Peer.of(uid, gid)
+    return Peer.of(*caller(sock))
 
 
 class LocalApi:
@@ -100,18 +95,7 @@ class LocalApi:
         path.parent.mkdir(mode=0o755, exist_ok=True)
         path.unlink(missing_ok=True)
         await self._runner.setup()
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        previous = os.umask(0o177)
-        try:
-            listener.bind(str(path))
-        finally:
-            os.umask(previous)
-        if owner:
-            os.chown(path, owner, -1)
-        else:
-            with contextlib.suppress(KeyError):
-                os.chown(path, 0, grp.getgrnam(GROUP).gr_gid)
-                path.chmod(0o660)
+        listener = bind_socket(path, owner, GROUP)
         await web.SockSite(self._runner, listener).start()
 
     async def close(self) -> None:

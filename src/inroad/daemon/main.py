@@ -10,9 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import fcntl
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +21,7 @@ import structlog
 from inroad import logs
 from inroad.core.errors import InroadError, NoPrivilege
 from inroad.core.status import SOCKET_PATH, STATE_DIRECTORY, Failure
+from inroad.daemon import choose
 from inroad.host.cleanup import clean_up
 
 JOURNAL = Path(STATE_DIRECTORY) / "journal.json"
@@ -47,7 +46,7 @@ def only_daemon() -> Iterator[None]:
     LOCK.parent.mkdir(mode=0o755, exist_ok=True)
     with LOCK.open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            choose.lock(lock.fileno())
         except BlockingIOError:
             raise NoPrivilege("another inroad daemon runs already", "inroad status") from None
         yield
@@ -62,7 +61,7 @@ async def serve(options: argparse.Namespace) -> None:
         log.info("cleaned up after a crashed daemon", what=line)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in choose.END_SIGNALS:
         loop.add_signal_handler(number, stop.set)
     on_quit = (lambda: None) if options.keep else stop.set
     workstation = Workstation(JOURNAL, on_quit, service=options.keep)
@@ -93,7 +92,7 @@ def main(argv: list[str]) -> int:
     options = parse(argv)
     logs.configure(verbose=options.verbose)
     try:
-        if os.geteuid() != 0:
+        if not choose.is_root():
             raise NoPrivilege("the daemon changes routes and needs root", "sudo inroad serve daemon")
         import uvloop  # noqa: PLC0415 - only the long-running programs pay for it
 

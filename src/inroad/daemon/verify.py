@@ -71,7 +71,8 @@ async def dial(address: str, port: int = 443) -> float:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     loop = asyncio.get_running_loop()
     started = time.monotonic()
-    with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.setblocking(False)
         try:
             async with asyncio.timeout(TIMEOUT):
                 await loop.sock_connect(sock, (address, port))
