@@ -204,3 +204,15 @@ def test_idle_it_costs_next_to_nothing(stage: Stage) -> None:
     spent = (ticks() - before) / os.sysconf("SC_CLK_TCK") / 5
     print(f"idle: {spent:.1%}")
     assert spent < 0.02
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_one_address_family(stage: Stage, family: str) -> None:
+    """Pods, services, names and the way to the API server all in that family, and nothing in the other."""
+    stage.up("--nodes", "2", "--family", family, "--without-manager")
+    assert stage.state["unready"] == []
+    addresses = [one for place in stage.state["places"].values() for one in place["addresses"]]
+    assert {":" in one for one in addresses} == {family == "ipv6"}
+    page = json.loads(stage.run("curl", "-sS", "http://web.default/", place="pod/shop/db-0").stdout)
+    assert page["client_ip"] == stage.address("pod/shop/db-0")
+    assert stage.run("curl", "-sk", "-o", "/dev/null", f"{stage.state['api_server']}/version").returncode == 0
