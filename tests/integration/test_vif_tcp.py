@@ -106,7 +106,7 @@ async def test_giving_up_just_before_the_verdict_is_a_reset_and_a_cancel(stage: 
         await connect(TARGET4, 80, timeout=0.2)
     flow = stage.daemon.syns[0][0]
     stage.vif.verdict(flow, Verdict.CONNECTED)
-    await stage.daemon.until(lambda: stage.daemon.gone, timeout=15)
+    await stage.daemon.until(lambda: stage.daemon.gone, timeout=3)
     assert stage.daemon.gone == [flow]
     assert stage.daemon.sockets == []
 

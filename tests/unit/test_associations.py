@@ -6,7 +6,7 @@ import struct
 
 import packet_reference as reference
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inroad.core import associations
@@ -81,6 +81,7 @@ def test_one_association_per_tuple() -> None:
     assert talk.table.opened is not None
 
 
+@settings(deadline=None)  # a full machine is not a finding
 @given(st.sampled_from([V4, V6]), st.integers(0, 65_487), st.sampled_from([1280, 1500, 65_535]))
 def test_any_size_both_ways(pair: tuple[bytes, bytes], size: int, mtu: int) -> None:
     data = bytes(n % 251 for n in range(size))
@@ -92,6 +93,7 @@ def test_any_size_both_ways(pair: tuple[bytes, bytes], size: int, mtu: int) -> N
     assert reference.read_udp(talk.whole())[4] == data
 
 
+@settings(deadline=None)  # a full machine is not a finding
 @given(st.sampled_from([V4, V6]), st.binary(max_size=100), st.integers(0, 200), st.integers(0, 255))
 def test_the_fast_way_takes_nothing_that_the_slow_one_would_not(pair, data, at, value) -> None:
     talk = Talk()
@@ -150,6 +152,7 @@ def icmp(source: bytes, target: bytes, kind: int, code: int, word: bytes, body: 
 
 
 @both
+@settings(deadline=None)  # a full machine is not a finding
 @given(payload=st.binary(max_size=2000), sequence=st.integers(0, 0xFFFF))
 def test_echo(pair: tuple[bytes, bytes], payload: bytes, sequence: int) -> None:
     request, reply = (8, 0) if pair is V4 else (128, 129)

@@ -6,7 +6,7 @@ import struct
 
 import packet_reference as reference
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from packet_reference import ACK, FIN, RST, SYN, Segment
 
@@ -40,6 +40,7 @@ def head_of(packet: bytes) -> Head:
     return head
 
 
+@settings(deadline=None)  # a full machine is not a finding
 @given(segments)
 def test_parse_finds_the_parts(segment: Segment) -> None:
     packet = segment.pack()
@@ -56,12 +57,14 @@ def test_parse_finds_the_parts(segment: Segment) -> None:
     assert head.fragment is None
 
 
+@settings(deadline=None)  # a full machine is not a finding
 @given(segments, st.integers(0, 60))
 def test_a_cut_packet_is_truncated(segment: Segment, kept: int) -> None:
     packet = segment.pack()
     assert parse(packet, min(kept, len(packet) - 1)) == "truncated"
 
 
+@settings(deadline=None)  # a full machine is not a finding
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_named(data: bytes) -> None:
     head = parse(data, len(data))
@@ -108,6 +111,7 @@ def test_ipv6_extension_headers(kind: int, header: bytes, expected: object) -> N
         assert head.extended
 
 
+@settings(deadline=None)  # a full machine is not a finding
 @given(segments)
 def test_reset_answers_as_the_standard_says(segment: Segment) -> None:
     packet = segment.pack()
@@ -131,6 +135,7 @@ def test_reset_answers_as_the_standard_says(segment: Segment) -> None:
         assert answer.ack == (segment.seq + length) % 2**32
 
 
+@settings(deadline=None)  # a full machine is not a finding
 @given(addresses, st.integers(0, 0xFFFF), st.integers(0, 0xFFFF), st.binary(max_size=2000))
 def test_udp(pair: tuple[bytes, bytes], sport: int, dport: int, data: bytes) -> None:
     addresses = pair[0] + pair[1]

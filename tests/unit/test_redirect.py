@@ -140,6 +140,15 @@ def test_strays_are_reset(talk: Talk) -> None:
     assert talk.path.counters == {"unknown-flow": 2}
 
 
+def test_a_reset_of_the_handshake_cancels(talk: Talk) -> None:
+    talk.app(talk.syn)
+    talk.tcp.verdict(1, CONNECTED, talk.now)
+    talk.events()
+    assert talk.app(replace(talk.syn, flags=RST, seq=1001)) is None
+    assert talk.events() == [1]
+    assert len(talk.tcp) == 0
+
+
 def test_a_reset_while_held_cancels(talk: Talk) -> None:
     talk.app(talk.syn)
     talk.app(replace(talk.syn, flags=RST, seq=1001))

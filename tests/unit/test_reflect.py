@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import packet_reference as reference
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from packet_reference import ACK, FIN, PSH, RST, SYN, Segment
 
@@ -254,6 +254,7 @@ def test_a_living_tuple_is_never_given_twice(monkeypatch: pytest.MonkeyPatch) ->
     assert talk.events() == [("syn", held.SLOTS + 3)]
 
 
+@settings(deadline=None)  # a full machine is not a finding
 @given(
     st.sampled_from([V4, V6]),
     st.binary(max_size=300),

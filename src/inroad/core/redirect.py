@@ -12,7 +12,7 @@ application to different destinations would then be one to the listener, so each
 from __future__ import annotations
 
 from inroad.core.checksum import Buffer, difference, patch
-from inroad.core.held import CLOSED, HELD, SLOTS, Flow, SynTable, is_syn
+from inroad.core.held import CLOSED, HELD, OPENING, SLOTS, Flow, SynTable, is_syn
 from inroad.core.packet import RST, Head
 
 LISTENERS = 64
@@ -52,10 +52,11 @@ class Redirector(SynTable):
         if is_syn(flags):
             return self.syn(packet, head, key, now)
         flow = self._by_key.get(key)
+        if flow is not None and flags & RST and flow.state in (HELD, OPENING):
+            self.cancel(flow)  # of an opening one this is a copy; the listener has had the packet
+            return self.odd("early")
         if flow is None or flow.state != HELD:
             return self.unknown(packet, head, self.to_app)
-        if flags & RST:
-            self.cancel(flow)
         return self.odd("early")
 
     def accepted(self, number: int, now: float) -> None:

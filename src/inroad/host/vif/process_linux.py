@@ -139,11 +139,14 @@ class ProcessVif:
         """Load the rules of veth mode into the private namespace."""
         rules = veth_rules.rules(veth_linux.LISTENER4, veth_linux.LISTENER6, tun_linux.PORT)
         nsenter, nft = require("nsenter", "util-linux"), require("nft", "nftables")
-        done = await run_async([nsenter, f"--net=/proc/{self.pid}/ns/net", nft, "-f", "-"], stdin=rules)
+        load = [nsenter, f"--net=/proc/{self.pid}/ns/net", nft, "-f", "-"]
+        done = await run_async(load, stdin=rules)
         if not done.ok:
             raise HostChangeFailed(
                 f"nftables refused the redirection: {done.stderr.strip().splitlines()[:1]}"
             )
+        if not (await run_async(load, stdin=veth_rules.resets())).ok:
+            self.reason += "; no nft dup in this kernel: an aborted handshake is noticed after 10 s"
         self._tell(wire.record(wire.TRACKED))
 
     async def _watch_process(self, process: asyncio.subprocess.Process) -> None:

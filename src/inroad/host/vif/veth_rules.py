@@ -50,3 +50,25 @@ def rules(listener4: str, listener6: str, first_port: int) -> str:
     ) + _RULES.format(
         family="ip6", icmp="ipv6-icmp", icmp_match="icmpv6", ip="ip6", listener=f"[{listener6}]", **common
     )
+
+
+_RESETS = """
+table {family} inroad {{
+  chain resets {{
+    type filter hook prerouting priority mangle; policy accept;
+    iifname != "{peer}" return
+    tcp flags & rst == rst ct state established ct status & assured == 0 dup to {via} device "{hold}"
+  }}
+}}
+"""
+
+
+def resets() -> str:
+    """Return rules that show the packet loop the resets of handshakes, so that a dial is cancelled at once.
+
+    Apart from the others because `dup` is a kernel module of its own, and its absence no reason to fail.
+    """
+    return "".join(
+        _RESETS.format(family=family, peer=PEER, hold=HOLD, via=via)
+        for family, via in (("ip", "198.19.0.2"), ("ip6", "2001:2::2"))
+    )
