@@ -88,7 +88,7 @@ async def _vif(session: Session) -> VifStatus:
     if vif is None:
         return VifStatus(mode="lost")
     counters = await vif.counters() | session.relay.counters
-    return VifStatus(vif.name, vif.kind, vif.reason, session.vif_config.mtu, counters)
+    return VifStatus(vif.name, vif.kind, vif.reason, vif.mtu, counters)
 
 
 def _tunnel(manager: ManagerLink) -> TunnelStatus:
