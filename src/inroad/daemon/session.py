@@ -79,6 +79,7 @@ class Session:
         self.context = credentials.context
         self.server = credentials.server
         self.cluster_name = credentials.cluster
+        self.vif_config = VIF
         self.manager_namespace = manager_namespace
         self.cluster = cluster
         self.manager = parts.manager
