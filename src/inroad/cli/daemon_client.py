@@ -20,6 +20,7 @@ from inroad.core.status import (
     AgentRequest,
     ConfigView,
     ConnectRequest,
+    Explanation,
     Failure,
     Line,
     Status,
@@ -75,6 +76,10 @@ class DaemonClient:
     def config(self) -> ConfigView:
         """Return the configuration that is in force."""
         return self._call("GET", "/v1/config", ConfigView)
+
+    def explain(self, what: str) -> Explanation:
+        """Return the path of a name or an address."""
+        return self._call("GET", f"/v1/explain?what={quote(what)}", Explanation)
 
     def quit(self) -> Status:
         """End the session; returns what there was, once the host is as it was before.

@@ -1,8 +1,8 @@
 """What CLI and daemon say to each other over the daemon's Unix socket (HTTP with JSON bodies).
 
 `POST /v1/connect` takes a `ConnectRequest` and answers with JSON lines: any number of `Progress`, then
-one `Outcome`. `GET /v1/status` answers with `Status`, `GET /v1/config` with `ConfigView`. `POST /v1/quit`
-answers with `Status`.
+one `Outcome`. `GET /v1/status` answers with `Status`, `GET /v1/config` with `ConfigView`,
+`GET /v1/explain?what=` (a name or an address) with `Explanation`. `POST /v1/quit` answers with `Status`.
 An error anywhere is a `Failure` (with the HTTP status 4xx or 5xx where the answer is a single body).
 """
 
@@ -202,6 +202,45 @@ class WorkloadList(msgspec.Struct, tag="workloads"):
 
     namespace: str
     workloads: list[WorkloadStatus]
+
+
+class NamePath(msgspec.Struct):
+    """What becomes of a name: the rule that decides, what it means, who is asked, what came of it.
+
+    `result`: `answered`, or why there are no addresses. `canonical`: the name that has the addresses.
+    """
+
+    name: str
+    rule: str
+    meaning: str
+    asked: str
+    result: str = ""
+    canonical: str = ""
+    addresses: list[str] = []
+
+
+class PacketPath(msgspec.Struct):
+    """Where connections to an address go. `way`: vif, virtual, host or nowhere; `reason` says why.
+
+    `subnet`: the one that decided, "" for none. `route`: of ours or of the host. `stands_for`: the real
+    address behind a virtual one. `origin`: who would dial; None when it is this host itself.
+    """
+
+    address: str
+    way: str
+    reason: str
+    subnet: str = ""
+    route: str = ""
+    stands_for: str = ""
+    origin: OriginStatus | None = None
+
+
+class Explanation(msgspec.Struct, tag="explanation"):
+    """Answer of `GET /v1/explain?what=`: `name` is None for an address."""
+
+    what: str
+    name: NamePath | None
+    paths: list[PacketPath]
 
 
 class Outcome(msgspec.Struct, tag="outcome"):

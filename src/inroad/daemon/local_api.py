@@ -23,6 +23,7 @@ from inroad.core.status import (
     AgentRequest,
     ConfigView,
     ConnectRequest,
+    Explanation,
     Failure,
     Line,
     Outcome,
@@ -61,6 +62,9 @@ class Sessions(Protocol):
     async def config(self) -> ConfigView:
         """Return the configuration in force; raises `NotConnected`."""
 
+    async def explain(self, what: str) -> Explanation:
+        """Return the path of a name or an address; raises `NotConnected` and `ConfigInvalid`."""
+
 
 def peer_of(request: web.Request) -> Peer:
     """Return uid, gid and groups of the process at the other end of the socket."""
@@ -81,6 +85,7 @@ class LocalApi:
             [
                 web.get("/v1/status", self._status),
                 web.get("/v1/config", self._config),
+                web.get("/v1/explain", self._explain),
                 web.post("/v1/connect", self._connect),
                 web.post("/v1/quit", self._quit),
                 web.post("/v1/agents", self._agents),
@@ -112,6 +117,12 @@ class LocalApi:
             return _json(await self._sessions.config())
         except InroadError as error:
             return _json(_failure(error), status=404)
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        try:
+            return _json(await self._sessions.explain(request.query.get("what", "")))
+        except InroadError as error:
+            return _json(_failure(error), status=400 if isinstance(error, ConfigInvalid) else 404)
 
     async def _quit(self, request: web.Request) -> web.Response:
         try:

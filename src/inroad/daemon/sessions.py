@@ -13,6 +13,7 @@ from inroad.core.status import (
     AgentRequest,
     ConfigView,
     ConnectRequest,
+    Explanation,
     Line,
     Outcome,
     Progress,
@@ -20,6 +21,7 @@ from inroad.core.status import (
     WorkloadList,
 )
 from inroad.daemon.connecting import open_session
+from inroad.daemon.explain import explain
 from inroad.daemon.session import Session
 from inroad.daemon.user_child import Peer, load
 from inroad.host.journal import Journal
@@ -162,6 +164,12 @@ class Workstation:
         if self._session is None:
             raise NotConnected("there is no session", "inroad connect")
         return self._session.cluster.settings.view()
+
+    async def explain(self, what: str) -> Explanation:
+        """Return the path of a name or an address; raises `NotConnected` and `ConfigInvalid`."""
+        if self._session is None:
+            raise NotConnected("there is no session", "inroad connect")
+        return await explain(self._session, what)
 
     async def close(self) -> None:
         """Put the host back; called when the daemon ends."""
