@@ -238,7 +238,7 @@ def test_short_writes_overtake_bulk_and_bulk_flows_take_turns() -> None:
     begun = order.index(small.flow.id)
     assert begun <= 4, "overtakes all but what was already on its way"
     turns = order[begun + 1 :]
-    assert turns[:12] == [first, second] * 6
+    assert turns[:8] == [first, second] * 4
 
 
 def parse(content: bytearray) -> list[tuple[int, int, bytes]]:

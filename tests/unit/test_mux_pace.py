@@ -99,7 +99,7 @@ def test_the_path_is_full_and_the_queue_short(rate: float, base: float, bucket: 
     path.run(3.0)
     assert path.queue and not path.pace.starting
     path.run(5.0)
-    assert path.delivered > 0.93 * min(rate, MOST / base)
+    assert path.delivered > 0.9 * min(rate, MOST / base)
     waits = sorted(path.queue)
     assert waits[len(waits) * 99 // 100] < max(1.6 * DELAY + 0.25 * base, 2 * LEAST / rate)
 
@@ -108,7 +108,7 @@ def test_the_start_fills_a_long_path_within_some_round_trips() -> None:
     path = Path(1000 * MBIT, 0.08)
     path.run(0.08 * 10)
     path.run(0.5)
-    assert path.delivered > 0.85 * 1000 * MBIT
+    assert path.delivered > 0.8 * 1000 * MBIT
 
 
 @pytest.mark.parametrize("where", ["late", "late_back"])
@@ -141,7 +141,7 @@ def test_two_busy_directions_do_not_push_each_other_up(rate: float, base: float)
     for path in (up, down):
         waits = sorted(path.queue)
         assert waits[len(waits) * 99 // 100] < 0.03
-        assert path.delivered > 0.75 * rate
+        assert path.delivered > 0.7 * rate
 
 
 def test_a_quiet_minute_before_does_not_hold_the_cap_down() -> None:

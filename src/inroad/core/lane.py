@@ -52,7 +52,7 @@ class Lane:
         self._ring: deque[MuxFlow] = deque()
         self._head: list[Buffer] = []
         self._stalled = False
-        self._held_up = False  # since the last PING, `send` took less than it was given
+        self._held_up = False  # since the last PING there was more to send than could go
         self._writable: list[MuxFlow] = []
         self._ping_count = 0
         self._pinged_at = 0
@@ -161,15 +161,16 @@ class Lane:
             parts.append(self.urgent)
             self.bytes_out += len(self.urgent)
             self.urgent = bytearray()
-        frame = self.pace.frame
-        for start in range(0, size, frame):
-            part = data[start : min(start + frame, size)]
+        flow.credit -= size
+        self._held_up = self._held_up or size < min(len(data), flow.credit + size)
+        pace, now = self.pace, self.mux.now
+        for start in range(0, size, pace.frame):
+            part = data[start : min(start + pace.frame, size)]
             parts.append(pack_header(flow.id, _DATA | len(part)))
             parts.append(part)
             self.bytes_out += len(part) + frames.HEADER_SIZE
-        flow.credit -= size
-        if self.bytes_out - self._pinged_at >= self.pace.interval:
-            self._add_ping(parts, self.mux.now)
+            if self.bytes_out - self._pinged_at >= pace.interval:
+                self._add_ping(parts, now)
         self._transmit(parts)
         # The writer's buffer is its own again after this call.
         self._head = [bytes(part) if isinstance(part, memoryview) else part for part in self._head]
@@ -194,9 +195,12 @@ class Lane:
                     self.bytes_out += flow.take(parts, pace.frame)
                     self.queue(flow)
                     self.check_writable(flow)
-        unmarked = self.bytes_out - self._pinged_at
-        # Without an answer to come nothing would say when there is room again.
-        if unmarked >= self.pace.interval or (unmarked and ring and not self.pace.outstanding):
+                    if self.bytes_out - self._pinged_at >= pace.interval:
+                        self._add_ping(parts, now)
+            if ring and not pace.outstanding and self.bytes_out > self._pinged_at:
+                # Without an answer to come nothing would say when there is room again.
+                self._add_ping(parts, now)
+        elif parts and self.bytes_out - self._pinged_at >= self.pace.interval:
             self._add_ping(parts, now)
         return parts
 
@@ -228,7 +232,7 @@ class Lane:
             self.bytes_out += PING_SIZE
 
     def _ping_frame(self, now: float) -> bytes:
-        limited = self._held_up or bool(self._ring) or bool(self._writable)
+        limited = self._held_up or bool(self._ring)
         self._held_up = False
         self._ping_count += 1
         self._pinged_at = self.bytes_out

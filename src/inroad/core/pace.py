@@ -25,7 +25,7 @@ import math
 from collections import deque
 from typing import NamedTuple
 
-INITIAL = 128 * 1024
+INITIAL = 256 * 1024
 LEAST = 8 * 1024
 MOST = 64 * 1024 * 1024
 DELAY = 0.010
@@ -38,6 +38,9 @@ EPOCH_ROUNDS = 16
 EPOCH_TIME = 0.25
 PROBE = 0.6
 """Part of what the path holds that is in flight during a probe."""
+PAUSE = 0.1
+"""Part of a round trip: when all PINGs are answered, a longer wait than this counts as a pause. On a
+path without a queue they all are after each burst."""
 RAMP = 1.0
 """Part of each arrived byte by which the cap may grow."""
 START_GAIN = 2.5
@@ -86,6 +89,7 @@ class Pace:
     __slots__ = (
         "_acked_arrived",
         "_acked_sent_at",
+        "_answered_at",
         "_back",
         "_back_least",
         "_back_least_before",
@@ -98,13 +102,15 @@ class Pace:
         "_probe_before",
         "_probe_round",
         "_rates",
+        "_round_acked",
+        "_round_arrived",
         "_round_rate",
         "_rounds",
+        "_sample_size",
+        "_sample_time",
         "_stale",
         "_target",
         "_there",
-        "_window_acked",
-        "_window_at",
         "acked",
         "burst",
         "cap",
@@ -122,6 +128,7 @@ class Pace:
         self.starting = True
         self._marks: deque[_Mark] = deque()
         self._acked_arrived, self._acked_sent_at = math.inf, 0.0
+        self._answered_at = -math.inf
         self._there = math.inf  # least way there, while starting
         self._back = _Mean()
         self._back_least = self._back_least_before = math.inf
@@ -129,7 +136,8 @@ class Pace:
         self._probe_round = -2
         self._best = self._full_rate = self._round_rate = 0.0
         self._rates: deque[tuple[float, float]] = deque()
-        self._window_acked, self._window_at = 0, -1.0
+        self._sample_size, self._sample_time = 0, 0.0
+        self._round_acked, self._round_arrived = 0, math.inf
         self._limited = False
         self._stale = 0
         self._rounds = 0
@@ -165,8 +173,8 @@ class Pace:
 
     def mark(self, sent: int, limited: bool, now: float) -> None:
         """A PING follows `sent` bytes; `limited`: more was waiting to be sent."""
-        if not self._marks:
-            # After a pause: what came before tells nothing about the rate.
+        if not self._marks and now - self._answered_at > PAUSE * self.rtt:
+            # What came before the pause tells nothing about the rate.
             self._acked_arrived, self._acked_sent_at = math.inf, now
             self.acked = sent
         self._marks.append(
@@ -186,14 +194,16 @@ class Pace:
         if self.starting:
             self._there = min(self._there, arrived - mark.sent_at)
             self._measure_start(mark, arrived)
-        self._measure(mark, arrived)
         self.acked = mark.sent
+        self._answered_at = now
         self._acked_arrived = arrived
         self._acked_sent_at = mark.sent_at
         self._limited = self._limited or mark.limited
         if mark.round == self.round:
             if self._limited:  # else nothing was learnt about what the path can carry
+                self._measure(mark.sent, arrived)
                 self._end_round(now)
+            self._round_acked, self._round_arrived = mark.sent, arrived
             self.round += 1
             self._round_rate = 0.0
             self._limited = False
@@ -205,19 +215,24 @@ class Pace:
         As in draft-cheng-iccrg-delivery-rate-estimation: what arrived while the PING was on its way.
         """
         elapsed = max(arrived - mark.acked_arrived, mark.sent_at - mark.acked_sent_at)
-        if elapsed > 0 and mark.sent > mark.acked and mark.limited:
+        if elapsed > 0 and mark.sent > mark.acked:
             rate = (mark.sent - mark.acked) / elapsed
             self._round_rate = max(self._round_rate, rate)
             self._best = max(self._best, rate)
             self._set_cap(max(self.cap, START_GAIN * self._best * self.least))
+        if mark.limited and self.rtt < self.least + DELAY / 2:  # no queue: twice as much in each round trip
+            self._set_cap(self.cap + mark.sent - self.acked)
 
-    def _measure(self, mark: _Mark, arrived: float) -> None:
-        if not mark.limited or self._window_at < 0:
-            self._window_acked, self._window_at = mark.sent, arrived
-        elif arrived - self._window_at >= max(RATE_TIME, self.rtt):
-            self._rates.append((arrived, (mark.sent - self._window_acked) / (arrived - self._window_at)))
-            self._window_acked, self._window_at = mark.sent, arrived
-            while len(self._rates) > 2 and self._rates[0][0] < arrived - RATE_MEMORY:
+    def _measure(self, acked: int, arrived: float) -> None:
+        """Add the round that ends to the present sample of the rate."""
+        if self._round_arrived == math.inf:
+            return
+        self._sample_size += acked - self._round_acked
+        self._sample_time += arrived - self._round_arrived
+        if self._sample_time >= RATE_TIME:
+            self._rates.append((arrived, self._sample_size / self._sample_time))
+            self._sample_size, self._sample_time = 0, 0.0
+            while self._rates[0][0] < arrived - RATE_MEMORY and len(self._rates) > 2:
                 self._rates.popleft()
 
     def _end_round(self, now: float) -> None:
@@ -237,8 +252,7 @@ class Pace:
             return
         self._stale += 1
         if self._stale >= FULL_ROUNDS:
-            if not self._rates:
-                self._rates.append((now, self._best))
+            self._rates.append((self._acked_arrived, self._best))
             self.starting = False
             self._begin_epoch(now)
 
