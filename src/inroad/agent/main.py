@@ -7,7 +7,6 @@ comes over that link; when the link breaks it makes another one.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
 from collections.abc import Mapping
@@ -16,10 +15,10 @@ from dataclasses import replace
 import msgspec
 import structlog
 
-from inroad import logs
+from inroad import program
 from inroad.agent.identity import Identity, TokenMissing, hello_of, server_context
 from inroad.core import messages
-from inroad.core.errors import ConfigInvalid, InroadError
+from inroad.core.errors import ConfigInvalid
 from inroad.core.messages import Lookup, LookupReply, Problem, Welcome
 from inroad.origin.dial import Dialler
 from inroad.origin.lookup import LookupService
@@ -32,7 +31,7 @@ MAX_LOOKUPS = 1_024
 log = structlog.get_logger()
 
 
-class Rejected(Exception):
+class Rejected(ConfigInvalid):
     """The manager does not admit this agent, whatever it tries."""
 
 
@@ -99,7 +98,7 @@ class Agent:
             case Problem():
                 log.warning("the traffic-manager objects", problem=message.message)
                 if message.fatal and not over.done():
-                    over.set_exception(Rejected(message.message))
+                    over.set_exception(Rejected(f"not admitted: {message.message}"))
             case _:
                 link.send_control(messages.encode(Problem("not expected from a manager")))
 
@@ -129,16 +128,5 @@ async def serve(environ: Mapping[str, str]) -> None:
 
 def main(argv: list[str]) -> int:
     """Run the traffic-agent; returns the exit status."""
-    import uvloop  # noqa: PLC0415 - only the long-running programs pay for it
-
     del argv
-    logs.configure(verbose=os.environ.get("LOG_LEVEL", "").lower() == "debug")
-    try:
-        uvloop.run(serve(os.environ))
-    except InroadError as error:
-        log.error(str(error), code=error.code)
-        return error.exit_code
-    except Rejected as error:
-        log.error("not admitted", reason=str(error))
-        return ConfigInvalid.exit_code
-    return 0
+    return program.run(serve)

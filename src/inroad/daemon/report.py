@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from inroad import __version__
 from inroad.core.status import (
@@ -20,9 +19,7 @@ from inroad.core.status import (
 )
 from inroad.daemon.manager_link import ManagerLink
 from inroad.daemon.origins import Origins
-
-if TYPE_CHECKING:
-    from inroad.daemon.session import Session
+from inroad.daemon.session import Session
 
 
 async def report(session: Session) -> Status:

@@ -15,7 +15,7 @@ from inroad.core import loops
 from inroad.core.config import Config
 from inroad.core.errors import InroadError
 from inroad.core.host_config import FWMARK, Address, HostConfig, ResolverConfig, RouteConfig
-from inroad.core.status import ConnectRequest, Status
+from inroad.core.status import ConnectRequest
 from inroad.daemon import inside
 from inroad.daemon.attachments import Attachments
 from inroad.daemon.cluster_view import ClusterView
@@ -23,7 +23,6 @@ from inroad.daemon.dns_server import DnsServer
 from inroad.daemon.host_state import HostState
 from inroad.daemon.manager_link import ManagerLink
 from inroad.daemon.relay import Relay
-from inroad.daemon.report import report
 from inroad.daemon.settings import Settings
 from inroad.daemon.user_child import Peer, load
 from inroad.daemon.virtual import VirtualAddresses
@@ -197,10 +196,6 @@ class Session:
         """The device went, and the kernel took its routes with it: start from none."""
         await self.host.apply(replace(self.host.applied, routes=RouteConfig()))
         self.relay.vif = await open_session_vif(self.relay, self.cluster.settings)
-
-    async def status(self) -> Status:
-        """Tell the truth about this session."""
-        return await report(self)
 
 
 def _file_state(path: str) -> tuple[int, int] | None:

@@ -22,6 +22,7 @@ from inroad.core.status import (
 )
 from inroad.daemon.connecting import open_session
 from inroad.daemon.explain import explain
+from inroad.daemon.report import report
 from inroad.daemon.session import Session
 from inroad.daemon.user_child import Peer, load
 from inroad.host.journal import Journal
@@ -123,7 +124,7 @@ class Workstation:
     async def status(self) -> Status:
         """Tell the truth about the session."""
         if self._session is not None:
-            status = await self._session.status()
+            status = await report(self._session)
         else:
             state = "connecting" if self._opening is not None else "disconnected"
             status = Status(state=state, version=__version__)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -12,39 +11,33 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-if TYPE_CHECKING:
-    from inroad.manager.main import Manager
+Gauges = Callable[[], Mapping[str, tuple[str, float]]]
+"""Returns (what it is, its value) by name, at the moment of asking; `ready` is 1 once the cluster is read."""
 
 
 class _Gauges(Collector):
     """What a manager has, read when somebody asks."""
 
-    def __init__(self, manager: Manager) -> None:
-        self._manager = manager
+    def __init__(self, gauges: Gauges) -> None:
+        self._gauges = gauges
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """Yield the gauges."""
-        manager = self._manager
-        for name, about, value in (
-            ("clients", "connected workstations", len(manager.clients)),
-            ("agents", "admitted traffic-agents", len(manager.agents)),
-            ("subnets", "subnets of the cluster", len(manager.cluster.subnets)),
-            ("ready", "1 once the cluster has been read", int(manager.ready)),
-        ):
+        for name, (about, value) in self._gauges().items():
             yield GaugeMetricFamily(f"inroad_manager_{name}", about, value)
 
 
-async def serve_health(manager: Manager, port: int) -> web.AppRunner:
+async def serve_health(gauges: Gauges, port: int) -> web.AppRunner:
     """Serve `/healthz` (the process lives), `/readyz` (the cluster has been read) and `/metrics`."""
     registry = CollectorRegistry()
-    registry.register(_Gauges(manager))
+    registry.register(_Gauges(gauges))
     ProcessCollector(registry=registry)
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
     async def readyz(_: web.Request) -> web.Response:
-        if manager.ready:
+        if gauges()["ready"][1]:
             return web.Response(text="ok\n")
         return web.Response(status=503, text="the cluster's nodes, pods and services are not read yet\n")
 

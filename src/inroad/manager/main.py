@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import hashlib
 import itertools
-import os
 import secrets
 import signal
 import socket
@@ -20,7 +19,7 @@ from contextlib import AsyncExitStack
 import msgspec
 import structlog
 
-from inroad import logs
+from inroad import program
 from inroad.core.errors import InroadError
 from inroad.core.messages import AgentHello, Agents, ClusterInfo, Ticket, TicketRequest
 from inroad.kube.client import ApiClient
@@ -100,6 +99,15 @@ class Manager:
         """True once the cluster has been read."""
         return self.cluster.generation > 0
 
+    def gauges(self) -> dict[str, tuple[str, float]]:
+        """Return what is measured."""
+        return {
+            "clients": ("connected workstations", len(self.clients)),
+            "agents": ("admitted traffic-agents", len(self.agents)),
+            "subnets": ("subnets of the cluster", len(self.cluster.subnets)),
+            "ready": ("1 once the cluster has been read", int(self.ready)),
+        }
+
     def _cluster_changed(self, cluster: ClusterInfo) -> None:
         self.cluster = cluster
         self._publish()
@@ -159,7 +167,7 @@ async def serve(environ: Mapping[str, str]) -> None:
         api = ApiClient.in_cluster()
         stack.push_async_callback(api.close)
         manager = Manager(api, environ)
-        health = await serve_health(manager, int(environ.get("HEALTH_PORT") or HEALTH_PORT))
+        health = await serve_health(manager.gauges, int(environ.get("HEALTH_PORT") or HEALTH_PORT))
         stack.push_async_callback(health.cleanup)
         await manager.start(stack)
         log.info("traffic-manager serves", port=CLIENT_PORT, namespace=manager.namespace)
@@ -168,13 +176,5 @@ async def serve(environ: Mapping[str, str]) -> None:
 
 def main(argv: list[str]) -> int:
     """Run the traffic-manager; returns the exit status."""
-    import uvloop  # noqa: PLC0415 - only the long-running programs pay for it
-
     del argv
-    logs.configure(verbose=os.environ.get("LOG_LEVEL", "").lower() == "debug")
-    try:
-        uvloop.run(serve(os.environ))
-    except InroadError as error:
-        log.error(str(error), code=error.code)
-        return error.exit_code
-    return 0
+    return program.run(serve)
