@@ -4,7 +4,9 @@
     link.py       what every link does: schedules `core.mux`, notices a dead peer, closes orderly
     stream.py     links over TCP or Unix sockets, both ends
     websocket.py  the client's end of a link over the API server's port-forward
+    tls.py        links over TLS: traffic-agents and traffic-manager
     pump.py       joins a TCP socket with a flow
+    splice.py     joins two flows of different links
 
 The format is written down in docs/protocol.md, the state machine is `core.mux`.
 """
