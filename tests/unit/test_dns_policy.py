@@ -273,6 +273,8 @@ kinds = st.sampled_from([A, AAAA, PTR, SRV])
 @given(name, kinds)
 def test_what_the_host_appends_never_brings_an_excluded_name_to_the_cluster(name, kind):
     plain = decide(POLICY, name, kind)
+    if name[-1:] == (b"shop",):  # appended already: no resolver does it twice
+        return
     if plain.rule == "excludes" or (plain.rule == "exclude-suffix" and len(name) > 1):
         appended = decide(POLICY, (*name, b"shop"), kind)
         assert appended.action is not CLUSTER or appended.rule == "include-suffix"
