@@ -103,10 +103,16 @@ class Sandbox:
     def up(self) -> None:
         """Make the cluster."""
         argv = [*INROAD, "sandbox", "up", "--name", self.name, "--json"]
-        done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=False)
-        if done.returncode:
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as command:
+            try:
+                written, _ = command.communicate()
+            except KeyboardInterrupt:
+                command.terminate()  # it takes down what it began; killed, it could not
+                command.communicate()
+                raise
+        if command.returncode:
             raise DemoFailed("the sandbox did not come up")
-        self.state = json.loads(done.stdout)
+        self.state = json.loads(written)
 
     def down(self) -> None:
         """Remove it, whatever state it is in."""
