@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 INROAD = [sys.executable, "-I", "-m", "inroad"]
 DOWNLOAD = 100_000_000
 WIDTHS = (45, 42, 34)
@@ -103,8 +104,14 @@ class Sandbox:
     def up(self) -> None:
         """Make the cluster."""
         argv = [*INROAD, "sandbox", "up", "--name", self.name, "--json"]
+        came: list[int] = []
+        before = {number: signal.signal(number, lambda got, _: came.append(got)) for number in INTERRUPTS}
         with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as command:
+            for number, handler in before.items():  # an interrupt inside Popen would lose the process
+                signal.signal(number, handler)
             try:
+                if came:
+                    raise KeyboardInterrupt
                 written, _ = command.communicate()
             except KeyboardInterrupt:
                 command.terminate()  # it takes down what it began; killed, it could not
@@ -322,7 +329,7 @@ def main() -> int:
     if os.geteuid() != 0:
         print("demo: root is needed to make network namespaces; run: sudo make demo", file=sys.stderr)
         return 10
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in INTERRUPTS:
         signal.signal(number, interrupt)
     sandbox = Sandbox(options.name)
     try:
