@@ -95,12 +95,16 @@ def wait_for(
 
 
 def start_time(pid: int) -> str | None:
-    """Return a process's start time, which with its id names it for ever; None when it is gone."""
+    """Return a process's start time, which with its id names it for ever; None when it is gone.
+
+    A killed process whose first thread has ended already still holds its sockets until all have.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        threads = len(os.listdir(f"/proc/{pid}/task"))  # noqa: PTH208
     except OSError:
         return None
-    return None if fields[0] == "Z" else fields[19]
+    return None if fields[0] == "Z" and threads <= 1 else fields[19]
 
 
 def only_child(pid: int) -> int | None:
