@@ -1,7 +1,8 @@
 """What starts in the cluster on behalf of a client, for traffic-manager and traffic-agent alike.
 
-dial.py   answers the flows of a link: TCP connections, with the truth about those that fail
-udp.py    UDP associations
-ping.py   ICMP echo
-lookup.py names
+dial.py         answers the flows of a link: TCP connections, with the truth about those that fail
+association.py  what flows of datagrams have in common
+udp.py          UDP associations
+ping.py         ICMP echo
+lookup.py       names, asked of `upstream.py`'s servers
 """

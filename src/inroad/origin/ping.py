@@ -15,7 +15,8 @@ import struct
 import time
 
 from inroad.core.dial_policy import Address
-from inroad.tunnel.api import Flow, Quiet, Refusal
+from inroad.origin.association import Association
+from inroad.tunnel.api import Flow, Refusal
 from inroad.tunnel.pump import shared_buffer
 
 IDLE = 60.0
@@ -52,23 +53,18 @@ def open_ping(address: Address) -> socket.socket:
     return sock
 
 
-class Ping(Quiet):
+class Ping(Association):
     """One client's echo sequence to one address; owns its socket."""
 
-    __slots__ = ("_buffer", "_flow", "_last", "_loop", "_reply", "_request", "_sock", "_timer")
+    __slots__ = ("_buffer", "_reply", "_request")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, flow: Flow, address: Address
     ) -> None:
         _, _, self._request, self._reply = _KINDS[address.version]
-        self._loop = loop
-        self._sock = sock
-        self._flow = flow
+        super().__init__(loop, sock, flow, IDLE)
         self._buffer = shared_buffer(loop)
-        self._last = time.monotonic()
-        self._timer = loop.call_later(IDLE, self._check_idle)
-        loop.add_reader(sock, self._readable)
-        flow.accept()
+        self._begin(self._readable)
 
     def flow_datagram(self, data: memoryview) -> None:
         """Ping. The kernel fills in identifier and checksum."""
@@ -103,21 +99,3 @@ class Ping(Quiet):
             self._flow.refuse(Refusal.NET_UNREACHABLE, os.strerror(error.errno))
             self._close()
         # Anything else (too large, no buffers) loses this packet, as a network would.
-
-    def _check_idle(self) -> None:
-        idle = time.monotonic() - self._last
-        if idle >= IDLE:
-            self._flow.reset()
-            self._close()
-        else:
-            self._timer = self._loop.call_later(IDLE - idle, self._check_idle)
-
-    def flow_reset(self) -> None:
-        """The client needs it no more."""
-        self._close()
-
-    def _close(self) -> None:
-        self._timer.cancel()
-        if self._sock.fileno() >= 0:
-            self._loop.remove_reader(self._sock)
-            self._sock.close()

@@ -8,7 +8,8 @@ import errno
 import socket
 import time
 
-from inroad.tunnel.api import Flow, Quiet, Refusal
+from inroad.origin.association import Association
+from inroad.tunnel.api import Flow, Refusal
 from inroad.tunnel.pump import shared_buffer
 
 IDLE = 300.0
@@ -24,24 +25,19 @@ _DISCOVER = {
 }
 
 
-class UdpAssociation(Quiet):
+class UdpAssociation(Association):
     """Carries datagrams between a flow and a connected UDP socket, which it owns."""
 
-    __slots__ = ("_buffer", "_flow", "_last", "_loop", "_sock", "_timer", "dropped")
+    __slots__ = ("_buffer", "dropped")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, flow: Flow) -> None:
-        self._loop = loop
-        self._sock = sock
-        self._flow = flow
+        super().__init__(loop, sock, flow, IDLE)
         self._buffer = shared_buffer(loop)
-        self._last = time.monotonic()
         self.dropped = 0
         level, option = _DISCOVER[sock.family]
         with contextlib.suppress(OSError):  # not Linux: fragments are the default there
             sock.setsockopt(level, option, 0)
-        self._timer = loop.call_later(IDLE, self._check_idle)
-        loop.add_reader(sock, self._readable)
-        flow.accept()
+        self._begin(self._readable)
 
     def _readable(self) -> None:
         self._last = time.monotonic()
@@ -69,21 +65,3 @@ class UdpAssociation(Quiet):
             self._close()
         elif error.errno not in _AGAIN:
             self.dropped += 1
-
-    def _check_idle(self) -> None:
-        idle = time.monotonic() - self._last
-        if idle >= IDLE:
-            self._flow.reset()
-            self._close()
-        else:
-            self._timer = self._loop.call_later(IDLE - idle, self._check_idle)
-
-    def flow_reset(self) -> None:
-        """The client needs it no more."""
-        self._close()
-
-    def _close(self) -> None:
-        self._timer.cancel()
-        if self._sock.fileno() >= 0:
-            self._loop.remove_reader(self._sock)
-            self._sock.close()
