@@ -7,7 +7,7 @@ with `Problem`, so that versions may differ. Every size is bounded before use (`
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -76,7 +76,7 @@ class ClusterInfo(msgspec.Struct, frozen=True, tag="cluster", omit_defaults=True
     """
 
     generation: int
-    subnets: tuple[Subnet, ...] = ()
+    subnets: Annotated[tuple[Subnet, ...], msgspec.Meta(max_length=MAX_SUBNETS)] = ()
     namespaces: tuple[str, ...] = ()
     domain: str = "cluster.local"
     dns_ip: str = ""
@@ -99,7 +99,7 @@ class Lookup(msgspec.Struct, frozen=True, tag="lookup", omit_defaults=True):
     """
 
     id: int
-    query: bytes
+    query: Annotated[bytes, msgspec.Meta(max_length=MAX_DNS_MESSAGE)]
     namespace: str
     deadline: int = 4_000
     absolute: bool = False

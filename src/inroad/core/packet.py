@@ -19,7 +19,6 @@ _SKIPPED = frozenset((HOP_BY_HOP, ROUTING, DESTINATION))
 
 TTL = 64
 ADDRESSES_AT = {4: 12, 6: 8}
-ADDRESS_LENGTH = {4: 4, 6: 16}
 
 # What a destination unreachable message says: (ICMP code, ICMPv6 code), RFC 792, 1812 and 4443.
 NET, HOST, PORT, PROHIBITED = (0, 0), (1, 3), (3, 4), (13, 1)

@@ -9,5 +9,4 @@
 - `macos`: files in `/etc/resolver`;
 - `windows`: settings of the interface and the search list (`windows_api` is the only part that needs
   Windows);
-- `fake`: for tests.
 """

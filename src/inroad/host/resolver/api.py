@@ -18,7 +18,7 @@ class Resolver(Protocol):
 
     @property
     def kind(self) -> str:
-        """Which one: systemd-resolved, overriding, macos, windows or fake."""
+        """Which one: systemd-resolved, overriding, macos or windows."""
 
     @property
     def reason(self) -> str:
