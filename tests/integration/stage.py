@@ -32,6 +32,11 @@ class Stage:
         """Make the sandbox; what an earlier run left is replaced."""
         self.state = json.loads(self.sandbox("up", "--json", *arguments))
 
+    def refresh(self) -> Stage:
+        """Read again what the sandbox tells about itself, after a test that replaced pods."""
+        self.state = json.loads(self.sandbox("status", "-o", "json"))
+        return self
+
     def down(self) -> None:
         """Remove it."""
         self.sandbox("down")

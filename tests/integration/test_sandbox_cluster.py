@@ -418,4 +418,5 @@ def test_udp_clients_are_led_to_the_new_pod(sandbox: Stage) -> None:
     finally:
         client.kill()
         client.communicate()
-        sandbox.state = json.loads(sandbox.sandbox("status", "-o", "json"))
+        # The new pod answers before the kubelet has taken the old one's place down.
+        until(lambda: len(sandbox.refresh().pods("shop/echo")) == 1)
