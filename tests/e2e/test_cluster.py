@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.e2e.cluster import build
 from tests.e2e.cluster import cluster as clusters
 from tests.e2e.cluster.machine import CGROUPS, MachineFailed
 
@@ -68,3 +69,24 @@ def test_a_failed_up_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         clusters.up(NAME, node_count=1, say=lambda line: None)
     assert traces() == before
     assert (tmp_path / "logs/node-1/containerd.log").exists()
+
+
+def test_sources_that_can_not_be_downloaded_are_said_with_what_to_do(tmp_path: Path) -> None:
+    """What was tried, from where, Go's own words, and the two ways on."""
+    said: list[str] = []
+    environment = os.environ | {
+        "GOPROXY": "http://127.0.0.1:9",
+        "GOMODCACHE": str(tmp_path / "modules"),
+        "GOCACHE": str(tmp_path / "objects"),
+        "GOFLAGS": "-mod=readonly",
+    }
+    with pytest.raises(build.BuildFailed) as caught:
+        build.download(["kubectl"], environment, said.append)
+    for words in (
+        "GOPROXY=http://127.0.0.1:9",
+        "connection refused",
+        "run it again",
+        "INROAD_E2E_KUBECONFIG",
+    ):
+        assert words in str(caught.value)
+    assert len(said) == build.DOWNLOADS - 1

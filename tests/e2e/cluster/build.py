@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 MODULE = Path(__file__).parent / "go"
@@ -33,6 +33,8 @@ PROGRAMS = {
     "coredns": "./coredns",
 }
 NEEDED_BYTES = 6 << 30
+DOWNLOADS = 3
+"""How often a broken download is tried."""
 
 Say = Callable[[str], None]
 
@@ -116,6 +118,38 @@ def binaries(say: Say = lambda line: print(line, file=sys.stderr, flush=True)) -
     return target
 
 
+def _go(environment: Mapping[str, str], *argv: str) -> subprocess.CompletedProcess[str]:
+    """Run Go in the module, after everybody else."""
+    line = ["nice", "-n", "10", "go", *argv]
+    return subprocess.run(line, cwd=MODULE, env=environment, capture_output=True, text=True, check=False)
+
+
+def download(programs: Sequence[str], environment: Mapping[str, str], say: Say) -> None:
+    """Fetch the modules that the programs are made of, and no others; once more when that breaks off.
+
+    What is on the disk already is not fetched again, so a run that was cut goes on where it was.
+    """
+    begun = time.monotonic()
+    for attempt in range(1, DOWNLOADS + 1):
+        done = _go(environment, "list", "-deps", *(PROGRAMS[name] for name in programs))
+        if done.returncode == 0:
+            say(f"  the modules: {time.monotonic() - begun:.0f} s")
+            return
+        if attempt < DOWNLOADS:
+            say(f"  a download failed, trying again: {_last_line(done.stderr)}")
+    proxy = _go(environment, "env", "GOPROXY").stdout.strip()
+    raise BuildFailed(
+        f"the sources of the test cluster's programs could not be downloaded (GOPROXY={proxy}):\n"
+        f"{done.stderr.strip()[-2000:]}\n"
+        "Check the network and GOPROXY and run it again, it goes on where it was; or set "
+        "INROAD_E2E_KUBECONFIG to an existing cluster"
+    )
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["go said nothing"])[-1]
+
+
 def _build(target: Path, missing: list[str], say: Say) -> None:
     free = shutil.disk_usage(target).free
     if free < NEEDED_BYTES:
@@ -126,13 +160,12 @@ def _build(target: Path, missing: list[str], say: Say) -> None:
     objects = cache_root() / "objects"  # kept when a build is interrupted, removed when it is done
     environment = os.environ | {"CGO_ENABLED": "0", "GOCACHE": str(objects), "GOFLAGS": "-mod=readonly"}
     begun = time.monotonic()
+    download(missing, environment, say)
     for number, name in enumerate(missing, start=1):
         started = time.monotonic()
         out = target / f".{name}.{os.getpid()}"
-        argv = ["nice", "-n", "10", "go", "build", "-trimpath", "-ldflags", link_flags(), "-o", str(out)]
-        done = subprocess.run(
-            [*argv, PROGRAMS[name]], cwd=MODULE, env=environment, capture_output=True, text=True, check=False
-        )
+        flags = ("-trimpath", "-ldflags", link_flags(), "-o", str(out))
+        done = _go(environment, "build", *flags, PROGRAMS[name])
         if done.returncode:
             out.unlink(missing_ok=True)
             raise BuildFailed(f"{name} did not build:\n{done.stderr[-4000:]}")
