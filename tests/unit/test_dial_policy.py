@@ -24,6 +24,17 @@ REFUSED = {
     "224.0.0.251": "multicast",
     "ff02::1": "multicast",
     "255.255.255.255": "broadcast",
+    "::ffff:0.0.0.0": "unspecified",
+    "::ffff:255.255.255.255": "broadcast",
+    "64:ff9b::127.0.0.1": "loopback",
+    "64:ff9b::a9fe:a9fe": "link-local",
+    "64:ff9b::": "unspecified",
+    "64:ff9b::e000:fb": "multicast",
+    "64:ff9b:1::a9fe:a9fe": "link-local",
+    "64:ff9b:1:fffe::7f00:1": "loopback",
+    "::ffff:0:127.0.0.1": "loopback",
+    "::127.0.0.1": "loopback",
+    "::a9fe:a9fe": "link-local",
 }
 ALLOWED = (
     "10.96.0.10",
@@ -33,6 +44,9 @@ ALLOWED = (
     "fd00:10:96::1",
     "2001:db8::1",
     "::ffff:10.0.0.1",
+    "64:ff9b::10.96.0.10",
+    "64:ff9b::808:808",
+    "64:ff9c::7f00:1",
 )
 
 
@@ -50,6 +64,8 @@ def test_the_chart_may_allow_a_network_and_no_other() -> None:
     policy = DialPolicy(allow=(ipaddress.ip_network("169.254.20.0/24"),))
     assert policy.objection(parse_host("169.254.20.10")) == ""
     assert policy.objection(parse_host("::ffff:169.254.20.10")) == ""
+    assert policy.objection(parse_host("64:ff9b::169.254.20.10")) == ""
+    assert policy.objection(parse_host("64:ff9b::169.254.169.254"))
     assert policy.objection(parse_host("169.254.169.254"))
 
 

@@ -14,7 +14,7 @@ from typing import cast, get_args
 
 from inroad import __version__
 from inroad.core.errors import ConfigInvalid
-from inroad.core.messages import PROTOCOL_VERSION, AgentHello, AgentKind
+from inroad.core.messages import AGENT_CLIENT_PORT, PROTOCOL_VERSION, AgentHello, AgentKind
 
 TOKEN = "/var/run/secrets/inroad/token"  # noqa: S105 - a path
 CA = "/var/run/secrets/inroad/ca.crt"
@@ -27,7 +27,10 @@ class TokenMissing(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """`manager`: host name and port. `ca_pem`: who signs the manager's certificate."""
+    """`manager`: host name and port. `ca_pem`: who signs the manager's certificate.
+
+    `port`: where to take clients on the pod's loopback, 0 for nowhere.
+    """
 
     namespace: str
     pod: str
@@ -39,6 +42,7 @@ class Identity:
     ticket: str = ""
     token_path: str = TOKEN
     server_name: str = SERVER_NAME
+    port: int = AGENT_CLIENT_PORT
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Identity:
@@ -73,11 +77,23 @@ class Identity:
             ca_pem=ca_pem,
             ticket=environ.get("INROAD_TICKET", ""),
             token_path=environ.get("INROAD_TOKEN_FILE", TOKEN),
+            port=_port(environ.get("INROAD_CLIENT_PORT", "")),
         )
 
 
-def hello_of(identity: Identity) -> AgentHello:
-    """Return the first message; reads the token anew, because the kubelet renews it."""
+def _port(text: str) -> int:
+    if not text:
+        return AGENT_CLIENT_PORT
+    if not text.isdigit() or int(text) > 65_535:
+        raise ConfigInvalid(f"INROAD_CLIENT_PORT is {text!r}", "use a port, or 0 for none")
+    return int(text)
+
+
+def hello_of(identity: Identity, port: int) -> AgentHello:
+    """Return the first message; reads the token anew, because the kubelet renews it.
+
+    `port`: where clients are taken on the pod's loopback, 0 for nowhere.
+    """
     token = ""
     if not identity.ticket:
         try:
@@ -94,6 +110,7 @@ def hello_of(identity: Identity) -> AgentHello:
         workload=identity.workload,
         token=token,
         ticket=identity.ticket,
+        port=port,
     )
 
 

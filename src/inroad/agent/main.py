@@ -1,7 +1,8 @@
 """The traffic-agent: looks up names and dials from the network namespace of the pod it lives in.
 
-It listens on nothing. It dials the traffic-manager over TLS, proves which pod it is in, and serves what
-comes over that link; when the link breaks it makes another one.
+It dials the traffic-manager over TLS, proves which pod it is in, and serves what comes over that link; when
+the link breaks it makes another one. From the pod network it takes no connection: it listens on the pod's
+loopback only (`direct`), for clients that come by a port-forward.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ import msgspec
 import structlog
 
 from inroad import program
+from inroad.agent.direct import Direct
 from inroad.agent.identity import Identity, TokenMissing, hello_of, server_context
+from inroad.agent.serving import Service
 from inroad.core import messages
+from inroad.core.dial_policy import DialPolicy, parse_networks
 from inroad.core.errors import ConfigInvalid
-from inroad.core.messages import Lookup, LookupReply, Problem, Welcome
-from inroad.origin.dial import Dialler
-from inroad.origin.lookup import LookupService
+from inroad.core.messages import Lookup, Problem, Welcome
 from inroad.tunnel.tls import TlsLink, connect_tls
 
 FIRST_RETRY, LONGEST_RETRY = 0.2, 5.0
 """Seconds between attempts; short, so that a new manager has its agents back within 3 s."""
-MAX_LOOKUPS = 1_024
 
 log = structlog.get_logger()
 
@@ -40,12 +41,17 @@ class Agent:
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
-        self._dialler = Dialler()
-        self._lookups = LookupService()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._service = Service(DialPolicy())
+        self._direct = Direct(identity.pod, self._service)
 
     async def serve(self) -> None:
         """Serve until cancelled; raises `Rejected`."""
+        try:
+            await self._keep_link()
+        finally:
+            self._direct.close()
+
+    async def _keep_link(self) -> None:
         pause = FIRST_RETRY
         while True:
             try:
@@ -60,14 +66,15 @@ class Agent:
     async def _serve_link(self) -> str:
         """Serve one link to its end; returns why it ended."""
         over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        hello = messages.encode(hello_of(self._identity))
+        await self._direct.start(self._identity.port)
+        hello = messages.encode(hello_of(self._identity, self._direct.port))
 
         def on_closed(reason: str) -> None:
             if not over.done():
                 over.set_result(reason)
 
         def set_up(link: TlsLink) -> None:
-            link.on_open = self._dialler.serve
+            link.on_open = self._service.dial
             link.on_control = lambda payload: self._on_control(link, payload, over)
             link.on_closed = on_closed
             link.send_control(hello)
@@ -90,11 +97,9 @@ class Agent:
             return
         match message:
             case Lookup():
-                self._look_up(link, message)
+                self._service.look_up(link, message)
             case Welcome():
-                log.info("admitted", version=message.software)
-                if self._identity.ticket:  # it is used up; this one is for the next link
-                    self._identity = replace(self._identity, ticket=message.session)
+                self._admitted(message)
             case Problem():
                 log.warning("the traffic-manager objects", problem=message.message)
                 if message.fatal and not over.done():
@@ -102,16 +107,14 @@ class Agent:
             case _:
                 link.send_control(messages.encode(Problem("not expected from a manager")))
 
-    def _look_up(self, link: TlsLink, lookup: Lookup) -> None:
-        if len(self._tasks) >= MAX_LOOKUPS:
-            link.send_control(messages.encode(LookupReply(lookup.id, error="too many lookups in flight")))
-            return
-        task = asyncio.create_task(self._answer(link, lookup))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _answer(self, link: TlsLink, lookup: Lookup) -> None:
-        link.send_control(messages.encode(await self._lookups.answer(lookup)))
+    def _admitted(self, welcome: Welcome) -> None:
+        log.info("admitted", version=welcome.software)
+        if self._identity.ticket:  # it is used up; this one is for the next link
+            self._identity = replace(self._identity, ticket=welcome.session)
+        try:
+            self._service.policy = DialPolicy(parse_networks(welcome.allow))
+        except ValueError as error:
+            log.warning("what the traffic-manager allows to dial is not understood", problem=str(error))
 
 
 async def serve(environ: Mapping[str, str]) -> None:

@@ -8,6 +8,7 @@ node's credentials.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -29,6 +30,18 @@ _KINDS = (
 )
 _REFUSED: tuple[tuple[str, Network], ...] = tuple((kind, ipaddress.ip_network(net)) for kind, net in _KINDS)
 
+_TRANSLATED = tuple(
+    ipaddress.IPv6Network(text)
+    for text in (
+        "64:ff9b::/96",  # NAT64's well-known prefix (RFC 6052)
+        "64:ff9b:1::/48",  # its local-use prefixes (RFC 8215); those of 96 bits, the usual length
+        "::ffff:0:0:0/96",  # IPv4-translated (RFC 2765), still known to stateless translators
+        "::/96",  # IPv4-compatible (RFC 4291), long deprecated
+    )
+)
+"""IPv6 networks whose addresses end in the IPv4 address that a translator on the way would connect to."""
+_LOW_32 = 0xFFFF_FFFF
+
 
 @dataclass(frozen=True)
 class DialPolicy:
@@ -38,14 +51,30 @@ class DialPolicy:
 
     def objection(self, address: Address) -> str:
         """Return why the address is not dialled, or an empty string."""
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-            address = address.ipv4_mapped  # the kernel would connect to the IPv4 address
-        if any(address in network for network in self.allow):
+        meanings = _meanings(address)
+        if any(meaning in network for meaning in meanings for network in self.allow):
             return ""
-        for kind, network in _REFUSED:
-            if address in network:
-                return f"{address} is a {kind} address"
+        for meaning in meanings:
+            for kind, network in _REFUSED:
+                if meaning in network:
+                    return f"{address} is a {kind} address"
         return ""
+
+
+def _meanings(address: Address) -> tuple[Address, ...]:
+    """Return the address and the IPv4 address to which it might lead in the end."""
+    if not isinstance(address, ipaddress.IPv6Address):
+        return (address,)
+    if address.ipv4_mapped:
+        return (address.ipv4_mapped,)  # the kernel itself connects to the IPv4 address
+    if any(address in network for network in _TRANSLATED) and int(address) > 1:  # :: and ::1 are their own
+        return (address, ipaddress.IPv4Address(int(address) & _LOW_32))
+    return (address,)
+
+
+def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
+    """Parse CIDRs; raises ValueError naming the one that is none."""
+    return tuple(ipaddress.ip_network(text) for text in texts)
 
 
 def parse_host(host: str) -> Address:

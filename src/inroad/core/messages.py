@@ -16,6 +16,8 @@ OLDEST_VERSION = 1
 """The oldest version that is still spoken; of two versions the lower one is used."""
 TOKEN_AUDIENCE = "inroad-traffic-manager"  # noqa: S105 - a name
 """Audience of the tokens by which agents prove their pod; good for nothing else."""
+AGENT_CLIENT_PORT = 15703
+"""Where an agent listens for clients, on its pod's loopback only; they come by a port-forward to the pod."""
 MAX_NAME = 255
 MAX_DNS_MESSAGE = 65_535
 MAX_SUBNETS = 20_000
@@ -51,13 +53,28 @@ class Hello(msgspec.Struct, frozen=True, tag="hello", omit_defaults=True):
 
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome", omit_defaults=True):
-    """The manager's answer to `Hello`."""
+    """The answer to `Hello`, of a manager or agent, and of a manager to `AgentHello`.
+
+    To an agent only, `session` is its pass and `allow` the subnets that the chart lets it dial although
+    they are loopback, link-local and the like.
+    """
 
     version: int
     software: str
     session: str
     pod: str = ""
     received: int = 0
+    allow: tuple[str, ...] = ()
+
+
+def objection(hello: Hello, software: str) -> str:
+    """Return why a client is not spoken with by this version of inroad, "" when it is."""
+    if hello.version >= OLDEST_VERSION:
+        return ""
+    return (
+        f"protocol {hello.version} of inroad {hello.software} is not spoken here; "
+        f"this is protocol {PROTOCOL_VERSION} of inroad {software}"
+    )
 
 
 class Subnet(msgspec.Struct, frozen=True):
@@ -129,7 +146,10 @@ AgentKind = Literal["namespace", "ephemeral", "sidecar"]
 
 
 class AgentInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A traffic-agent that may be an origin. `workload` is like `deploy/web`, empty when it is nobody's."""
+    """A traffic-agent that may be an origin. `workload` is like `deploy/web`, empty when it is nobody's.
+
+    `port`: where it takes clients on its pod's loopback; 0 when it does not.
+    """
 
     id: str
     namespace: str
@@ -137,6 +157,7 @@ class AgentInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     kind: AgentKind
     workload: str = ""
     addresses: tuple[str, ...] = ()
+    port: int = 0
 
 
 class Agents(msgspec.Struct, frozen=True, tag="agents"):
@@ -149,6 +170,7 @@ class AgentHello(msgspec.Struct, frozen=True, tag="agent-hello", omit_defaults=T
     """First message of an agent: who it claims to be, and one proof of it.
 
     `token`: a service-account token of the audience `TOKEN_AUDIENCE`; `ticket`: one of the manager's.
+    `port`: where it takes clients on its pod's loopback; 0 when it does not.
     """
 
     version: int
@@ -160,6 +182,7 @@ class AgentHello(msgspec.Struct, frozen=True, tag="agent-hello", omit_defaults=T
     workload: str = ""
     token: str = ""
     ticket: str = ""
+    port: int = 0
 
 
 class TicketRequest(msgspec.Struct, frozen=True, tag="ticket-request"):

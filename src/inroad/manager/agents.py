@@ -110,7 +110,7 @@ class AgentRegistry:
         if old is not None:
             old.link.close("the agent has connected anew")
         addresses = (link.peer,) if link.peer else ()
-        info = AgentInfo(number, hello.namespace, hello.pod, hello.kind, workload, addresses)
+        info = AgentInfo(number, hello.namespace, hello.pod, hello.kind, workload, addresses, hello.port)
         agent = self._agents[number] = Agent(info, link)
         link.on_control = lambda payload: self._on_control(agent, payload)
         link.on_closed = lambda reason: self._gone(agent, reason)

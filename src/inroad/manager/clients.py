@@ -171,11 +171,8 @@ class Client:
                 self.link.send_control(messages.encode(messages.Problem("not expected from a client")))
 
     def _greet(self, hello: Hello) -> None:
-        if hello.version < messages.OLDEST_VERSION:
-            text = (
-                f"protocol {hello.version} of inroad {hello.software} is not spoken here; "
-                f"this is protocol {messages.PROTOCOL_VERSION} of inroad {__version__}"
-            )
+        text = messages.objection(hello, __version__)
+        if text:
             self.link.send_control(messages.encode(messages.Problem(text, fatal=True)))
             self.link.close(text)
             return

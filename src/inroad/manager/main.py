@@ -32,6 +32,7 @@ from inroad.manager.health import serve_health
 from inroad.manager.identity import NotProved, Tickets, check_token
 from inroad.origin.dial import Dialler
 from inroad.origin.lookup import LookupService
+from inroad.tunnel.listen import listen, loopback_listeners
 from inroad.tunnel.stream import serve_stream
 from inroad.tunnel.tls import serve_tls
 
@@ -44,34 +45,11 @@ AGENT_PORT = 15703
 log = structlog.get_logger()
 
 
-def loopback_listeners(port: int) -> list[socket.socket]:
-    """Listen on 127.0.0.1 and, where the pod has IPv6, ::1; raises OSError when neither works."""
-    listeners = [_listen(socket.AF_INET, "127.0.0.1", port)]
-    try:
-        listeners.append(_listen(socket.AF_INET6, "::1", port))
-    except OSError as error:
-        log.info("no IPv6 loopback here", error=str(error))
-    return listeners
-
-
-def _listen(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setblocking(False)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError:
-        listener.close()
-        raise
-    listener.listen(128)
-    return listener
-
-
 async def serve_agents(registry: AgentRegistry, authority: Authority) -> list[asyncio.Server]:
     """Listen for agents on all addresses of the pod."""
-    listeners = [_listen(socket.AF_INET, "0.0.0.0", AGENT_PORT)]
+    listeners = [listen(socket.AF_INET, "0.0.0.0", AGENT_PORT)]
     with contextlib.suppress(OSError):  # a pod without IPv6
-        listeners.append(_listen(socket.AF_INET6, "::", AGENT_PORT))
+        listeners.append(listen(socket.AF_INET6, "::", AGENT_PORT))
     return await serve_tls(listeners, authority.server_context(), registry.attach)
 
 

@@ -63,7 +63,8 @@ class Dialler:
 
     def __init__(self, policy: DialPolicy | None = None, *, max_dialing: int = MAX_DIALING) -> None:
         self.loop = asyncio.get_running_loop()
-        self._policy = policy or DialPolicy()
+        self.policy = policy or DialPolicy()
+        """May be replaced at any time; holds for the dials that come."""
         self._max_dialing = max_dialing
         self._dialing = 0
         self.ping_problem: str | None = None
@@ -80,7 +81,7 @@ class Dialler:
         except (msgspec.DecodeError, ValueError) as error:
             flow.refuse(Refusal.BAD_REQUEST, str(error))
             return Quiet()
-        objection = self._policy.objection(address)
+        objection = self.policy.objection(address)
         if objection:
             flow.refuse(Refusal.NOT_ALLOWED, objection)
             return Quiet()

@@ -2,6 +2,7 @@
 
     api.py        what a link and a flow are to the programs (start here)
     link.py       what every link does: schedules `core.mux`, notices a dead peer, closes orderly
+    listen.py     listening sockets of the programs in the cluster
     stream.py     links over TCP or Unix sockets, both ends
     websocket.py  the client's end of a link over the API server's port-forward
     tls.py        links over TLS: traffic-agents and traffic-manager
