@@ -138,6 +138,13 @@ class SynTable:
         """Tell whether a packet comes from our listener, where one device carries both sides."""
         return False
 
+    def error(self, packet: Buffer, head: Head) -> bool:
+        """Take an ICMP message if it is about a packet of ours on its way to the application.
+
+        A mode whose connections the kernel redirects has none: errors go with their connection there.
+        """
+        return False
+
     def accepted(self, number: int, now: float) -> None:
         """The connection came out of the listener; a mode that sees packets knows it already."""
 

@@ -53,6 +53,8 @@ class PacketPath:
             self.number = self.associations.udp(packet, head, now)
             return DATAGRAM if self.number else DROP
         if head.protocol == (ICMP if head.version == 4 else ICMPV6):
+            if self.tcp.error(packet, head):
+                return DROP
             self.number = self.associations.icmp(packet, head, now)
             return ECHO if self.number else DROP
         return self.odd("protocol-other")

@@ -33,6 +33,7 @@ from inroad.core.held import (
     is_syn,
     swapped,
 )
+from inroad.core.icmp_errors import quoted_key, translated
 from inroad.core.packet import ACK, ADDRESSES_AT, FIN, RST, SYN, TCP, Head
 
 LINGER = 10.0
@@ -148,6 +149,16 @@ class Reflector(SynTable):
             and head.source == self.plan.listener(head.version)
             and packet[head.start] << 8 | packet[head.start + 1] == self.plan.port
         )
+
+    def error(self, packet: Buffer, head: Head) -> bool:
+        """Take an ICMP message about a packet that the listener sent, and pass it on to the listener."""
+        quoted = quoted_key(packet, head)
+        flow = self.find(swapped(quoted)) if quoted is not None else None
+        if flow is None or flow.state not in (OPENING, OPEN):
+            return False
+        self.to_listener.append(translated(packet, head, flow.back.key))
+        self.odd("tcp-error")
+        return True
 
     # What `SynTable` asks.
 
