@@ -1,7 +1,6 @@
 """What a traffic-agent is to Kubernetes: a Deployment of its own, or an ephemeral container in a pod.
 
-Both run the manager's image with the command `serve agent`, as a user other than root, without
-capabilities and on a read-only root, so that the restricted Pod Security Standard admits them.
+What the container looks like is in `core.agent_container`; an ephemeral one gets no volume, hence a ticket.
 """
 
 from __future__ import annotations
@@ -11,25 +10,14 @@ from urllib.parse import quote
 
 import msgspec
 
+from inroad.core.agent_container import NAME, AgentSpec, container, environment, identity
 from inroad.core.errors import ConfigInvalid, Forbidden, InroadError
-from inroad.core.messages import TOKEN_AUDIENCE, Ticket
+from inroad.core.messages import Ticket
 from inroad.kube.client import ApiClient
 
 Json = dict[str, Any]
 
-NAME = "traffic-agent"
 LABELS = {"app.kubernetes.io/name": "inroad", "app.kubernetes.io/component": NAME}
-USER = 65532
-SECURITY: Json = {
-    "runAsNonRoot": True,
-    "runAsUser": USER,
-    "runAsGroup": USER,
-    "allowPrivilegeEscalation": False,
-    "readOnlyRootFilesystem": True,
-    "capabilities": {"drop": ["ALL"]},
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
-TOKEN_LIFE = 3600
 OWNERS = {"deploy": ("apps/v1", "deployments"), "sts": ("apps/v1", "statefulsets")}
 
 
@@ -94,31 +82,26 @@ async def workloads(api: ApiClient, namespace: str) -> list[tuple[str, int, int]
     return sorted(found)
 
 
-def _environment(ticket: Ticket, kind: str, workload: str) -> list[Json]:
-    values = {
-        "INROAD_MANAGER": ticket.manager,
-        "INROAD_MANAGER_CA": ticket.ca_pem,
-        "INROAD_AGENT_KIND": kind,
-        "INROAD_WORKLOAD": workload,
-    }
-    return [{"name": name, "value": value} for name, value in values.items()]
+def _spec(ticket: Ticket) -> AgentSpec:
+    return AgentSpec(ticket.image or "inroad", ticket.manager, ticket.ca_pem)
 
 
 def ephemeral_container(name: str, pod: Pod, namespace: str, workload: str, ticket: Ticket) -> Json:
     """Return the container that is added to a running pod; its proof is the ticket."""
-    identity = {
+    own = {
         "POD_NAMESPACE": namespace,
         "POD_NAME": pod.metadata.name,
         "POD_UID": pod.metadata.uid,
+        "INROAD_WORKLOAD": workload,
         "INROAD_TICKET": ticket.ticket,
     }
-    environment = _environment(ticket, "ephemeral", workload)
+    spec = _spec(ticket)
     return {
         "name": name,
-        "image": ticket.image or "inroad",
+        "image": spec.image,
         "args": ["serve", "agent"],
-        "env": environment + [{"name": key, "value": value} for key, value in identity.items()],
-        "securityContext": SECURITY,
+        "env": environment(spec, "ephemeral") + [{"name": key, "value": value} for key, value in own.items()],
+        "securityContext": spec.security,
     }
 
 
@@ -138,28 +121,11 @@ async def inject(api: ApiClient, namespace: str, pod: str, container: Json) -> N
 
 def namespace_agent(ticket: Ticket) -> Json:
     """Return the Deployment of a namespace agent; its proof is a projected token of its own audience."""
-    fields = {"POD_NAMESPACE": "metadata.namespace", "POD_NAME": "metadata.name", "POD_UID": "metadata.uid"}
-    token = {"audience": TOKEN_AUDIENCE, "expirationSeconds": TOKEN_LIFE, "path": "token"}
-    container = {
-        "name": NAME,
-        "image": ticket.image or "inroad",
-        "args": ["serve", "agent"],
-        "env": [
-            *_environment(ticket, "namespace", ""),
-            *(
-                {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
-                for name, path in fields.items()
-            ),
-        ],
-        "securityContext": SECURITY,
-        "resources": {"requests": {"cpu": "10m", "memory": "40Mi"}},
-        "volumeMounts": [{"name": "identity", "mountPath": "/var/run/secrets/inroad", "readOnly": True}],
-    }
     pod = {
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": 5,
-        "containers": [container],
-        "volumes": [{"name": "identity", "projected": {"sources": [{"serviceAccountToken": token}]}}],
+        "containers": [container(_spec(ticket), "namespace")],
+        "volumes": [identity()],
     }
     return {
         "apiVersion": "apps/v1",
