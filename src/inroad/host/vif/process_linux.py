@@ -8,27 +8,23 @@ import json
 import os
 import socket
 import sys
-from collections import deque
 
 from inroad.core.errors import HostChangeFailed, by_code
 from inroad.host.run import require, run_async, spawn
 from inroad.host.vif import firewall, netlink_linux, tun_linux, veth_linux, veth_rules, wire
 from inroad.host.vif.api import FirewallDrops, NoNamespace, Verdict, VifConfig, VifEvents
+from inroad.host.vif.arrivals import Arrivals
 from inroad.host.vif.outbox import Outbox
 
 assert sys.platform == "linux"  # noqa: S101
 
 START_LIMIT = 10.0
-ACCEPT_LIMIT = 12.0
-"""Seconds from the verdict until the connection must come out of the listener."""
-ACCEPT_PAUSE = 0.1
 BATCH = 64
 MAX_LISTENERS = 253
 """As many descriptors as one message may carry (SCM_MAX_FD)."""
 QUEUED_DATAGRAMS = 4 * 1024 * 1024
 PAIR_BUFFER = 1024 * 1024
 _SO_SNDBUFFORCE = 32
-_ABORT = b"\1\0\0\0\0\0\0\0"  # struct linger: on, 0 s: close() sends RST
 
 
 class ProcessVif:
@@ -46,10 +42,7 @@ class ProcessVif:
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
         self._listeners: list[socket.socket] = []
-        self._held: dict[int, tuple[str, int, int]] = {}
-        self._expected: dict[tuple[str, int, int], int] = {}
-        self._released: deque[tuple[float, tuple[str, int, int], int]] = deque()
-        self._accept_timer: asyncio.TimerHandle | None = None
+        self._arrivals = Arrivals(handler, accepted=self._accepted, abort=self._abort)
         self._associations: dict[int, tuple[wire.Address, wire.Address]] = {}
         self._counts: dict[int, asyncio.Future[dict[str, int]]] = {}
         self._flushing = False
@@ -106,8 +99,7 @@ class ProcessVif:
         self._watch = self._loop.create_task(self._watch_process(self._process), name="vif-process")
         self._loop.add_reader(self._events.fileno(), self._read_events)
         self._loop.add_reader(self._datagrams.fileno(), self._read_datagrams)
-        for index, listener in enumerate(self._listeners):
-            self._loop.add_reader(listener.fileno(), self._accept, index)
+        self._arrivals.listen(self._listeners)
 
     async def _ready(self) -> None:
         arrived = asyncio.Event()
@@ -118,8 +110,6 @@ class ProcessVif:
             self._loop.remove_reader(self._events.fileno())
         message, fds, _, _ = socket.recv_fds(self._events, wire.MAX_MESSAGE, MAX_LISTENERS)
         self._listeners = [socket.socket(fileno=fd) for fd in fds]
-        for sock in self._listeners:
-            sock.setblocking(False)
         for kind, _, body in wire.records(message):
             answer = json.loads(bytes(body))
             if kind == wire.FAILED:
@@ -177,12 +167,13 @@ class ProcessVif:
         if self.kind == "veth" and self._listeners:
             # Connections keep the private namespace, and with it the pair, until they are closed.
             netlink_linux.remove_link(self.name)
-        for sock in (self._events, self._datagrams, *self._listeners):
+        for sock in (self._events, self._datagrams):
             self._loop.remove_reader(sock.fileno())
             self._loop.remove_writer(sock.fileno())
             sock.close()
-        if self._accept_timer is not None:
-            self._accept_timer.cancel()
+        self._arrivals.close()
+        for sock in self._listeners:  # where it never came to accepting
+            sock.close()
         for waiter in self._counts.values():
             waiter.cancel()
 
@@ -190,15 +181,8 @@ class ProcessVif:
 
     def verdict(self, flow: int, verdict: Verdict) -> None:
         """Say how the dial for a held SYN ended."""
-        key = self._held.pop(flow, None)
-        if key is None:
-            return
-        if verdict == Verdict.CONNECTED:
-            self._expected[key] = flow
-            self._released.append((self._loop.time() + ACCEPT_LIMIT, key, flow))
-            if self._accept_timer is None:
-                self._accept_timer = self._loop.call_later(ACCEPT_LIMIT, self._accept_expired)
-        self._tell(wire.record(wire.VERDICT, flow, bytes((verdict,))))
+        if self._arrivals.judged(flow, connected=verdict == Verdict.CONNECTED):
+            self._tell(wire.record(wire.VERDICT, flow, bytes((verdict,))))
 
     def send_datagram(self, flow: int, payload: bytes) -> None:
         """Deliver a datagram to the application of association `flow`."""
@@ -225,6 +209,13 @@ class ProcessVif:
         finally:
             del self._counts[number]
         return counts | {"datagrams-dropped": counts.get("datagrams-dropped", 0) + self._dropped}
+
+    def _accepted(self, flow: int) -> None:
+        if self.kind == "veth":  # elsewhere the packet loop has seen the handshake
+            self._tell(wire.record(wire.ACCEPTED, flow))
+
+    def _abort(self, flow: int) -> None:
+        self._tell(wire.record(wire.ABORT, flow))
 
     def _tell(self, record: bytes) -> None:
         if not self._closed:
@@ -270,10 +261,10 @@ class ProcessVif:
             for kind, flow, body in wire.records(message):
                 if kind == wire.SYN:
                     ttl, listener, source, target, peer = wire.unpack_syn(body)
-                    self._held[flow] = (*peer, listener)
+                    self._arrivals.hold(flow, (*peer, listener))
                     self._handler.syn(flow, source, target, ttl)
                 elif kind == wire.CANCELLED:
-                    self._cancelled(flow)
+                    self._arrivals.cancel(flow)
                 elif kind == wire.EXPIRED:
                     self._associations.pop(flow, None)
                     self._handler.expired(flow)
@@ -313,52 +304,3 @@ class ProcessVif:
         if not message:
             self._loop.remove_reader(sock.fileno())
         return message
-
-    def _cancelled(self, flow: int) -> None:
-        if self._held.pop(flow, None) is not None:
-            self._handler.cancelled(flow)
-            return
-        for key, expected in self._expected.items():
-            if expected == flow:
-                del self._expected[key]
-                self._handler.cancelled(flow)
-                return
-
-    # Connections out of the listeners.
-
-    def _accept(self, index: int) -> None:
-        listener = self._listeners[index]
-        for _ in range(BATCH):
-            try:
-                sock, peer = listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError:  # no descriptors: the connections wait in the kernel until there are some
-                self._loop.remove_reader(listener.fileno())
-                self._loop.call_later(ACCEPT_PAUSE, self._accept_again, index)
-                return
-            flow = self._expected.pop((peer[0], peer[1], index), None)
-            if flow is None:  # cancelled meanwhile
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
-                sock.close()
-                continue
-            sock.setblocking(False)
-            if self.kind == "veth":  # elsewhere the packet loop has seen the handshake
-                self._tell(wire.record(wire.ACCEPTED, flow))
-            self._handler.accepted(flow, sock)
-
-    def _accept_again(self, index: int) -> None:
-        if not self._closed:
-            self._loop.add_reader(self._listeners[index].fileno(), self._accept, index)
-
-    def _accept_expired(self) -> None:
-        self._accept_timer = None
-        now = self._loop.time()
-        while self._released and self._released[0][0] <= now:
-            _, key, flow = self._released.popleft()
-            if self._expected.get(key) == flow:
-                del self._expected[key]
-                self._tell(wire.record(wire.ABORT, flow))
-                self._handler.cancelled(flow)
-        if self._released:
-            self._accept_timer = self._loop.call_later(self._released[0][0] - now, self._accept_expired)
