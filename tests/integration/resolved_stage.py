@@ -15,6 +15,8 @@ from pathlib import Path
 from tests.integration.debian import program
 from tests.integration.names_stage import run, sh
 
+from inroad.host.resolver.places import Places
+
 BUS_CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig>
@@ -58,8 +60,10 @@ class ResolvedHost:
         return Path(f"/proc/{self.dbus.pid}/root/etc/resolv.conf")
 
     @property
-    def nsswitch_conf(self) -> Path:
-        return Path(f"/proc/{self.dbus.pid}/root/etc/nsswitch.conf")
+    def places(self) -> Places:
+        root = Path(f"/proc/{self.dbus.pid}/root")
+        uplinks = root / "run/systemd/resolve/resolv.conf"
+        return Places(self.resolv_conf, root / "etc/nsswitch.conf", bus=self.bus, uplinks=uplinks)
 
     async def start_bus(self, options: str) -> None:
         config = self.here / "bus.conf"

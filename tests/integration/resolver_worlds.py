@@ -29,15 +29,17 @@ from inroad.daemon.dns_server import DnsServer
 from inroad.host.journal import Journal
 from inroad.host.resolver import choose, iptables, macos, windows
 from inroad.host.resolver.api import Resolver
-from inroad.host.resolver.choose import Places, open_resolver
+from inroad.host.resolver.choose import open_resolver
 from inroad.host.resolver.iptables import IptablesRedirect
 from inroad.host.resolver.macos import MacosResolver
 from inroad.host.resolver.nft import NftRedirect
 from inroad.host.resolver.overriding import OverridingResolver
+from inroad.host.resolver.places import Places
 from inroad.host.resolver.windows import WindowsResolver
 from inroad.origin.lookup import LookupService
 
 BEFORE = "10.99.0.53"
+AFTER = "10.99.0.54"
 OURS = "10.99.0.1"
 
 
@@ -54,6 +56,9 @@ class World(Protocol):
 
     async def crash(self) -> None:
         """The daemon is killed, is started again, and has not cleaned up yet."""
+
+    async def move(self, server: str, search: str) -> None:
+        """Another network: the workstation has another name server and search domain of its own."""
 
 
 async def ask(server: str, name: str, port: int = 53) -> list[str]:
@@ -78,12 +83,16 @@ class Overriding:
 
     def _open(self) -> OverridingResolver:
         self.redirect = NftRedirect() if self.tool == "nft" else IptablesRedirect(Journal(self.journal_path))
-        conf = resolv_conf.parse(self.conf.read_text())
-        return OverridingResolver(self.redirect, conf, reason="test", mark=FWMARK)
+        return OverridingResolver(self.redirect, Places(self.conf), reason="test", mark=FWMARK)
 
     async def lookup(self, name: str) -> list[str]:
         said = await run_with_files({"/etc/resolv.conf": self.conf}, "getent", "ahostsv4", name)
         return list(dict.fromkeys(line.split()[0] for line in said.splitlines()))
+
+    async def move(self, server: str, search: str) -> None:
+        fresh = self.conf.with_suffix(".new")
+        fresh.write_text(f"nameserver {server}\nsearch {search}\n")
+        fresh.rename(self.conf)
 
     async def settings(self) -> str:
         return sh("nft list ruleset; iptables-save -t nat | grep -v '^[#:]' || true") + self.conf.read_text()
@@ -112,12 +121,17 @@ class Resolved:
         self.resolver = await open_resolver(
             self.journal,
             interface="inroad0",
-            places=Places(self.host.resolv_conf, self.host.nsswitch_conf, bus=self.host.bus),
+            places=self.host.places,
             resolve=self.host.getent,
         )
 
     async def lookup(self, name: str) -> list[str]:
         return await self.host.getent(name)
+
+    async def move(self, server: str, search: str) -> None:
+        await self.host.ctl("dns", "up0", server)
+        await self.host.ctl("domain", "up0", search, "~only.routed")
+        await self.host.ctl("default-route", "up0", "true")
 
     async def settings(self) -> str:
         status = await self.host.ctl("status", "inroad0")
@@ -138,19 +152,22 @@ class Macos:
         self.directory = here / "resolver"
         self.directory.mkdir()
         (self.directory / "corp.example").write_text("nameserver 192.0.2.200\n")
+        self.conf = here / "resolv.conf"
+        self.conf.write_text(f"nameserver {BEFORE}\n")
         self.journal_path = here / "journal.json"
         self.resolver = self._open()
 
     def _open(self) -> MacosResolver:
-        conf = resolv_conf.parse(f"nameserver {BEFORE}\n")
-        return MacosResolver(Journal(self.journal_path), self.directory, conf, reason="test")
+        places = Places(self.conf, macos_directory=self.directory)
+        return MacosResolver(Journal(self.journal_path), places, reason="test")
 
     def files(self) -> dict[str, str]:
         return {path.name: path.read_text() for path in sorted(self.directory.iterdir())}
 
     async def lookup(self, name: str) -> list[str]:
         names = [name]
-        best, server = 0, (BEFORE, 53)
+        own = resolv_conf.parse(self.conf.read_text()).servers[0]
+        best, server = 0, own
         for file, text in self.files().items():
             words = dict(line.split(maxsplit=1) for line in text.splitlines() if not line.startswith("#"))
             if "." not in name:
@@ -163,6 +180,9 @@ class Macos:
             if found := await ask(server[0], candidate, server[1]):
                 return found
         return []
+
+    async def move(self, server: str, search: str) -> None:
+        self.conf.write_text(f"nameserver {server}\nsearch {search}\n")
 
     async def settings(self) -> str:
         return "".join(f"--- {name}\n{text}" for name, text in self.files().items())
@@ -226,6 +246,10 @@ class Windows:
                 if found := await ask(server, candidate):
                     return found
         return []
+
+    async def move(self, server: str, search: str) -> None:
+        self.os.interfaces["Ethernet"] = ((server,), search)
+        self.os.search = (*self.os.search, search)
 
     async def settings(self) -> str:
         return str(self.os)

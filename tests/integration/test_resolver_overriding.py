@@ -28,7 +28,6 @@ from tests.integration.names_stage import (
     sh,
 )
 
-from inroad.core import resolv_conf
 from inroad.core.dns_policy import DnsPolicy
 from inroad.core.errors import TunnelFailed
 from inroad.core.host_config import FWMARK, ResolverConfig
@@ -39,6 +38,7 @@ from inroad.host.resolver.choose import undo
 from inroad.host.resolver.iptables import IptablesRedirect
 from inroad.host.resolver.nft import NftRedirect
 from inroad.host.resolver.overriding import OverridingResolver
+from inroad.host.resolver.places import Places
 from inroad.origin.lookup import LookupService
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces")
@@ -95,9 +95,11 @@ async def host(request, namespaces, tmp_path):
 
         journal = Journal(tmp_path / "journal.json")
         redirect = NftRedirect() if request.param == "nft" else IptablesRedirect(journal)
-        resolver = OverridingResolver(redirect, resolv_conf.parse(CONF), reason="test", mark=FWMARK)
+        resolver = OverridingResolver(redirect, Places(tmp_path / "resolv.conf"), reason="test", mark=FWMARK)
         policy = DnsPolicy(namespace="shop", mapped_namespaces=("default", "shop", "dev"))
-        server = DnsServer(lookup=lookup, fallback=await resolver.fallback(), mark=FWMARK, policy=policy)
+        server = DnsServer(
+            lookup=lookup, fallback=(await resolver.host_names()).servers, mark=FWMARK, policy=policy
+        )
         await server.start([("10.99.0.1", 53), ("fd99::1", 53)])
         try:
             yield Host(resolver, journal, outside, request.param, tmp_path / "resolv.conf")
@@ -182,9 +184,10 @@ async def test_beside_dockers_rules_for_its_own_name_server(host):
                 f"iptables -t nat -A OUTPUT -d 127.0.0.11 -p {protocol} --dport 53 "
                 "-j DNAT --to 127.0.0.11:43567"
             )
+        host.conf.write_text("nameserver 127.0.0.11\noptions ndots:0\n")
         docker = OverridingResolver(
             NftRedirect() if host.tool == "nft" else IptablesRedirect(host.journal),
-            resolv_conf.parse("nameserver 127.0.0.11\noptions ndots:0\n"),
+            Places(host.conf),
             reason="test",
             mark=FWMARK,
         )
@@ -193,7 +196,9 @@ async def test_beside_dockers_rules_for_its_own_name_server(host):
             raise TunnelFailed("no cluster here")
 
         policy = DnsPolicy(mappings=(("here", "192.0.2.77"),))
-        server = DnsServer(lookup=lookup, fallback=await docker.fallback(), mark=FWMARK, policy=policy)
+        server = DnsServer(
+            lookup=lookup, fallback=(await docker.host_names()).servers, mark=FWMARK, policy=policy
+        )
         await server.start([("10.99.0.1", 5300)])
         await docker.apply(ResolverConfig(server=(ip_address("10.99.0.1"), 5300)))
         for transport in ("+notcp", "+tcp"):
@@ -205,21 +210,46 @@ async def test_beside_dockers_rules_for_its_own_name_server(host):
         await server.close()
 
 
+async def test_a_dangling_resolv_conf(namespaces, tmp_path):
+    """resolv.conf is a link to nothing: programs ask 127.0.0.1, and so come to us; the user is told."""
+    conf = tmp_path / "resolv.conf"
+    conf.unlink()
+    conf.symlink_to(tmp_path / "gone" / "resolv.conf")
+    resolver = OverridingResolver(NftRedirect(), Places(conf), reason="test", mark=FWMARK)
+    told = asyncio.Event()
+    resolver.watch(told.set)
+    found = await resolver.host_names()
+    assert found.servers == (("127.0.0.1", 53),)
+    assert "no name server" in found.problem
+    async with serving(TableDns({"here": ["A 192.0.2.7"]}), "10.99.0.1", 53):
+        await resolver.apply(WANTED)
+        assert await dig(("127.0.0.1", 53), "+short", "here") == "192.0.2.7\n"
+        (tmp_path / "gone").mkdir()
+        (tmp_path / "gone" / "resolv.conf").write_text("nameserver 10.99.0.53\n")
+        async with asyncio.timeout(5):
+            while (await resolver.host_names()).problem:
+                await told.wait()
+                told.clear()
+        await resolver.apply(WANTED)
+        assert await dig(("10.99.0.53", 53), "+short", "here") == "192.0.2.7\n"
+        await resolver.close()
+    assert "10.99.0.53" not in rules()
+
+
 CRASH = """
 import asyncio, os, signal, sys
 from ipaddress import ip_address
 from pathlib import Path
-from inroad.core import resolv_conf
 from inroad.core.host_config import FWMARK, ResolverConfig
 from inroad.host.journal import Journal
 from inroad.host.resolver.iptables import IptablesRedirect
 from inroad.host.resolver.nft import NftRedirect
 from inroad.host.resolver.overriding import OverridingResolver
+from inroad.host.resolver.places import Places
 
-async def main(tool, journal):
+async def main(tool, journal, conf):
     redirect = NftRedirect() if tool == "nft" else IptablesRedirect(Journal(journal))
-    conf = resolv_conf.parse("nameserver 10.99.0.53")
-    resolver = OverridingResolver(redirect, conf, reason="", mark=FWMARK)
+    resolver = OverridingResolver(redirect, Places(Path(conf)), reason="", mark=FWMARK)
     await resolver.apply(ResolverConfig(server=(ip_address("10.99.0.1"), 53)))
     print("applied", flush=True)
     await asyncio.sleep(60)
@@ -232,7 +262,13 @@ asyncio.run(main(*sys.argv[1:]))
 async def test_killed_with_9(namespaces, tmp_path, tool):
     journal = tmp_path / "crashed.json"
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", textwrap.dedent(CRASH), tool, str(journal), stdout=asyncio.subprocess.PIPE
+        sys.executable,
+        "-c",
+        textwrap.dedent(CRASH),
+        tool,
+        str(journal),
+        str(tmp_path / "resolv.conf"),
+        stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
     assert await process.stdout.readline() == b"applied\n"

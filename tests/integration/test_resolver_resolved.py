@@ -12,13 +12,16 @@ from pathlib import Path
 
 import pytest
 from tests.integration import resolver_worlds
-from tests.integration.names_stage import private_network, sh
+from tests.integration.names_stage import TableDns, private_network, serving, sh
 from tests.integration.resolved_stage import ResolvedHost, resolved_host
-from tests.integration.resolver_worlds import BEFORE, OURS, Names, Resolved
+from tests.integration.resolver_worlds import AFTER, BEFORE, OURS, Names, Resolved
 
+from inroad.core.errors import ToolMissing
 from inroad.core.host_config import ResolverConfig
 from inroad.host.journal import Journal
-from inroad.host.resolver.choose import Places, open_resolver
+from inroad.host.resolver.api import Resolver
+from inroad.host.resolver.choose import Probes, open_resolver, override
+from inroad.host.resolver.places import Places
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces")
 
@@ -105,7 +108,7 @@ async def test_the_fallback_is_what_the_host_asked_before(names: Names, tmp_path
         await host.ctl("dns", "inroad0", OURS)
         world = Resolved(host, tmp_path)
         await world.open()
-        assert await world.resolver.fallback() == (
+        assert (await world.resolver.host_names()).servers == (
             ("10.99.1.1", 53),
             ("10.99.0.53", 53),
             ("10.99.0.54", 5454),
@@ -188,10 +191,61 @@ async def test_names_that_do_not_arrive_are_no_proof(host: ResolvedHost, names: 
     await world.resolver.close()
 
 
+async def test_a_vpn_that_leads_past_it_and_back(world: Resolved, names: Names):
+    """A VPN client replaces resolv.conf, the link to the stub, by a file of its own, and puts it back."""
+    changed = asyncio.Event()
+    world.resolver.watch(changed.set)
+    await world.resolver.apply(wanted(names, "shop"))
+    sh(f"ip addr add {AFTER}/32 dev lo")
+    async with serving(TableDns({"intranet.corp": ["A 192.0.2.9"]}, soa=False), AFTER, 53):
+        await world.host.run("sh", "-c", f"rm /etc/resolv.conf; echo nameserver {AFTER} > /etc/resolv.conf")
+
+        async def taken_over() -> bool:
+            return world.resolver.kind == "overriding"
+
+        await until(taken_over)
+        assert "leads to systemd-resolved any more" in world.resolver.reason
+        found = await world.resolver.host_names()
+        assert found.servers == ((AFTER, 53),)
+        names.server.set_fallback(found.servers)
+        assert await world.lookup("web.shop") == ["10.96.0.10"]
+        assert await world.lookup("intranet.corp") == ["192.0.2.9"]
+        changed.clear()
+        await world.host.run("ln", "-sf", "../run/systemd/resolve/stub-resolv.conf", "/etc/resolv.conf")
+        await until(lambda: uses(world, "systemd-resolved"))
+        await asyncio.wait_for(changed.wait(), 5)
+        assert (await world.resolver.host_names()).servers == ((BEFORE, 53),)
+        assert await world.lookup("web.shop") == ["10.96.0.10"]
+    assert "inroad_dns" not in sh("nft list ruleset")
+
+
+async def uses(world: Resolved, kind: str) -> bool:
+    return world.resolver.kind == kind
+
+
+async def test_neither_it_nor_a_tool_is_left(world: Resolved, names: Names, monkeypatch):
+    """Nothing can lead names to us any more: the host keeps its names, and is told."""
+    await world.resolver.apply(wanted(names, "shop"))
+    monkeypatch.setattr(world.resolver, "_make_other", none_left)
+    await world.host.stop_resolved()
+    await until(lambda: uses(world, "none"))
+    assert "neither nft nor iptables" in world.resolver.reason
+    with pytest.raises(ToolMissing):
+        await world.resolver.apply(wanted(names, "shop", "dev"))
+    await world.host.start_resolved()
+    await until(lambda: uses(world, "systemd-resolved"))
+    assert await world.lookup("web.shop") == ["10.96.0.10"]
+    assert await world.lookup("example.com") == ["192.0.2.1"]
+
+
+def none_left(why: str) -> Resolver:
+    override(Probes("linux"), why)
+    raise AssertionError("a tool was found")
+
+
 async def test_where_nothing_leads_to_it_it_is_left_alone(host: ResolvedHost, tmp_path: Path):
     await host.run("sh", "-c", f"rm /etc/resolv.conf; echo nameserver {BEFORE} > /etc/resolv.conf")
-    places = Places(host.resolv_conf, host.nsswitch_conf, bus=host.bus)
-    resolver = await open_resolver(Journal(tmp_path / "journal.json"), places=places)
+    resolver = await open_resolver(Journal(tmp_path / "journal.json"), places=host.places)
     assert resolver.kind == "overriding"
     await resolver.close()
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from tests.integration import resolver_worlds
-from tests.integration.names_stage import private_network
-from tests.integration.resolver_worlds import BEFORE, Macos, Names, Windows, World
+from tests.integration.names_stage import TableDns, private_network, serving, sh
+from tests.integration.resolver_worlds import AFTER, BEFORE, Macos, Names, Windows, World
 
 from inroad.core.host_config import ResolverConfig
 from inroad.host import run
@@ -52,7 +53,7 @@ async def stage(kind: str, namespaces: None, tmp_path: Path) -> AsyncIterator[tu
         resolver_worlds.names(tmp_path, ((BEFORE, 53),)) as names,
         resolver_worlds.world(kind, tmp_path) as world,
     ):
-        assert await world.resolver.fallback() == ((BEFORE, 53),)
+        assert (await world.resolver.host_names()).servers == ((BEFORE, 53),)
         yield world, names
 
 
@@ -91,6 +92,32 @@ async def test_a_namespace_added_and_a_suffix_removed(stage):
     assert await world.lookup("shopify.dev") == ["192.0.2.4"]
     assert await world.lookup("db.private") == ["192.0.2.9"]
     assert await world.lookup("web.shop") == ["10.96.0.10"]
+
+
+async def test_another_network(stage, kind):
+    """The workstation gets other name servers: we hear of it, ask those, and are still asked ourselves."""
+    world, names = stage
+    await apply(world, names, "shop")
+    told = asyncio.Event()
+    world.resolver.watch(told.set)
+    sh(f"ip addr add {AFTER}/32 dev lo")
+    async with serving(TableDns({"intranet.corp": ["A 192.0.2.9"]}, soa=False), AFTER, 53):
+        await world.move(AFTER, "new.example")
+        if kind != "windows":  # there it is the interfaces that tell
+            async with asyncio.timeout(5):
+                await told.wait()
+        found = await world.resolver.host_names()
+        assert found.servers[0] == (AFTER, 53)
+        assert "new.example" in found.search
+        assert not {"shop", "only.routed"} & set(found.search)
+        names.server.set_fallback(found.servers)
+        await apply(world, names, "shop")
+        assert await world.lookup("intranet.corp") == ["192.0.2.9"]
+        assert await world.lookup("web") == ["10.96.0.10"]
+        assert await world.lookup("web.shop") == ["10.96.0.10"]
+        await world.resolver.apply(ResolverConfig())
+        assert await world.lookup("intranet.corp") == ["192.0.2.9"]
+        assert await world.lookup("web.shop") == []
 
 
 async def test_twice_is_once(stage, commands):

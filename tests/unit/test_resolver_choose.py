@@ -3,7 +3,8 @@
 import pytest
 
 from inroad.core.errors import HostChangeFailed, ToolMissing
-from inroad.host.resolver.choose import Places, Probes, choose
+from inroad.host.resolver.choose import Probes, choose
+from inroad.host.resolver.places import Places
 
 TABLE = [
     (Probes("darwin"), "macos", "", "/etc/resolver"),

@@ -41,7 +41,8 @@ class ResolverConfig:
     `server`: where it listens (address, port); `server6`: its IPv6 address, for name servers that are
     asked over IPv6, where `server` is an IPv4 one. `interface`: the VIF's name. `search`: domains appended
     to single labels, in order (`shop.svc.cluster.local` is not among them: the server expands names).
-    `routed`: domains whose names are asked of `server`. `reverse`: subnets whose PTR names are.
+    `routed`: domains whose names are asked of `server`. `reverse`: subnets whose PTR names are. `others`:
+    the name servers (address, port) for all other names where the user prefers some to the host's own.
     """
 
     server: tuple[Address, int] | None = None
@@ -50,6 +51,7 @@ class ResolverConfig:
     routed: tuple[str, ...] = ()
     reverse: tuple[Network, ...] = ()
     server6: tuple[Address, int] | None = None
+    others: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import asyncio
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 from inroad.core import conflicts
 from inroad.core.dns_policy import DnsPolicy
@@ -39,6 +39,8 @@ class ClusterView:
     """The newest state that the manager pushed, and the decisions that follow from it.
 
     `known` is set with the first state, `changed` with each; whoever acts on a change clears it.
+    `api_servers` and `name_servers` are the addresses of those that are reached without the VIF,
+    `host_search` the workstation's own search domains.
     """
 
     def __init__(self, namespace: str, settings: Settings, via: Workload | None = None) -> None:
@@ -47,7 +49,9 @@ class ClusterView:
         self.settings = settings
         self.warnings: list[str] = []
         self.info = ClusterInfo(generation=0)
-        self.never: tuple[Network, ...] = ()
+        self.api_servers: tuple[str, ...] = ()
+        self.name_servers: tuple[str, ...] = ()
+        self.host_search: tuple[str, ...] = ()
         self.conflict_wishes = conflicts.Wishes()
         self.inside: frozenset[Network] = frozenset()
         self.routing = Routing()
@@ -76,6 +80,11 @@ class ClusterView:
                 f"did you mean {near[0]}?" if near else "kubectl get namespaces",
             )
 
+    def never(self) -> tuple[Network, ...]:
+        """Return what must not be routed into the VIF: the API server, the workstation's name servers."""
+        hosts = (host.partition("%")[0] for host in (*self.api_servers, *self.name_servers))
+        return tuple(dict.fromkeys(ip_network(ip_address(host)) for host in hosts))
+
     def plan(self) -> Plan:
         """Return which subnets the VIF would get on a host without routes."""
         config = self.settings.config
@@ -83,7 +92,7 @@ class ClusterView:
             discovered=[(ip_network(one.cidr), one.source, one.kind) for one in self.info.subnets],
             also=config.also_proxy,
             never=config.never_proxy,
-            always_never=self.never,
+            always_never=self.never(),
             inside=self.inside,
         )
 
@@ -116,6 +125,7 @@ class ClusterView:
             exclude_suffixes=config.exclude_suffixes,
             excludes=config.excludes,
             mappings=config.mappings,
+            search=self.host_search,
             lookup_timeout=int(config.lookup_timeout * 1000),
             recursion_check=config.recursion_check,
         )

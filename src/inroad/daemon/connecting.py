@@ -12,7 +12,6 @@ import asyncio
 import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from ipaddress import ip_address, ip_network
 
 from inroad.core.conflicts import Wishes, parse_moves, parse_via
 from inroad.core.errors import TunnelFailed
@@ -78,8 +77,7 @@ async def open_session(request: ConnectRequest, peer: Peer, journal: Journal, sa
 
         say("network", f"leading the cluster's names and subnets into {relay.vif.name}")
         host = await _open_host(journal, settings, undo)
-        keep_out = [*await client.server_addresses(), *(address for address, _ in host.fallback)]
-        cluster.never = tuple(ip_network(ip_address(address)) for address in keep_out)
+        cluster.api_servers = tuple(await client.server_addresses())
         dns_addresses = tuple(address for address in VIF.addresses if _ours(address))
         virtual = VirtualAddresses(manager.lookup, settings.config.virtual_subnets, VIF.addresses)
         relay.route = _route(cluster, virtual)
@@ -105,9 +103,8 @@ async def _open_host(journal: Journal, settings: Settings, undo: AsyncExitStack)
     """Find out how routes and names are set on this host; nothing is changed yet."""
     host = HostState(await open_routes(journal))
     undo.push_async_callback(host.close)
-    preferred = [(str(address), port) for address, port in settings.config.local_addresses]
-    host.resolver = await open_resolver(journal, preferred=preferred)
-    host.fallback = await host.resolver.fallback()
+    host.resolver = await open_resolver(journal)
+    await host.look(settings.name_servers())
     return host
 
 

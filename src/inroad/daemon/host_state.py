@@ -6,8 +6,10 @@ resolves to an address that does not lead anywhere.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from inroad.core.host_config import HostConfig, ResolverConfig, RouteConfig
-from inroad.host.resolver.api import Resolver, Server
+from inroad.host.resolver.api import HostNames, Resolver, Server
 from inroad.host.routes.api import Routes
 
 
@@ -17,12 +19,24 @@ class HostState:
     def __init__(self, routes: Routes) -> None:
         self.routes = routes
         self.resolver: Resolver | None = None
+        self.names = HostNames()
         self.fallback: tuple[Server, ...] = ()
         self.applied = HostConfig()
 
+    async def look(self, preferred: tuple[Server, ...]) -> None:
+        """Find out how the host finds names without us, and whom we ask for all other names therefore.
+
+        `preferred`: the name servers that the user named, if any.
+        """
+        if self.resolver is not None:
+            self.names = await self.resolver.host_names()
+        self.fallback = preferred or self.names.servers
+
     async def apply(self, wanted: HostConfig) -> None:
         """Make the host be `wanted`; raises `HostChangeFailed`."""
-        await self.routes.apply(wanted.routes)
+        if wanted.routes != self.applied.routes:
+            await self.routes.apply(wanted.routes)
+            self.applied = replace(self.applied, routes=wanted.routes)
         if self.resolver is not None:
             await self.resolver.apply(wanted.resolver)
         self.applied = wanted

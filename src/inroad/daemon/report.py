@@ -61,6 +61,11 @@ def _warnings(session: Session) -> Iterator[str]:
         yield f"no link to the traffic-manager: {session.manager.last_error}"
     if session.relay.vif is None:
         yield "the packet loop ended; the VIF is being made anew"
+    resolver = session.host.resolver
+    if resolver is not None and resolver.kind == "none":
+        yield f"names do not come to inroad: {resolver.reason}"
+    if session.host.names.problem:
+        yield session.host.names.problem
     warning = session.cluster.origins.warning()
     if warning:
         yield warning

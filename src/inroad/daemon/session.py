@@ -100,6 +100,8 @@ class Session:
         self._undo = undo
         self.since = datetime.now(UTC)
         self.host.routes.watch(self.cluster.changed.set)
+        if self.host.resolver is not None:
+            self.host.resolver.watch(self.cluster.changed.set)
         self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._watch_config())]
 
     async def close(self) -> None:
@@ -118,9 +120,13 @@ class Session:
         await self.update_host()
 
     async def update_host(self) -> None:
-        """Make DNS server, resolver and routes be what the cluster's newest state asks for."""
+        """Make DNS server, resolver and routes be what the newest state of cluster and host asks for."""
         config = self.cluster.settings.config
         self.relay.deadline = config.endpoint_dial + config.roundtrip_latency
+        await self.host.look(self.cluster.settings.name_servers())
+        self.cluster.name_servers = tuple(host for host, _ in self.host.fallback)
+        self.cluster.host_search = self.host.names.search
+        self.dns.set_fallback(self.host.fallback)
         routes = await self.host.routes.host_routes()
         self.cluster.inside = await inside.find(self.cluster, routes, VIF.name)
         self.cluster.decide(routes, VIF.name)
@@ -130,9 +136,7 @@ class Session:
         self.dns.configure(self.cluster.dns_policy())
         if moved:
             self.dns.flush()
-        wanted = self._wanted()
-        if wanted != self.host.applied:
-            await self.host.apply(wanted)
+        await self.host.apply(self._wanted())
 
     def _wanted(self) -> HostConfig:
         info, config = self.cluster.info, self.cluster.settings.config
@@ -147,6 +151,7 @@ class Session:
                 search=self.cluster.search(),
                 routed=(*self.cluster.mapped_namespaces(), "svc", info.domain, *_suffixes(config)),
                 reverse=subnets,
+                others=self.cluster.settings.name_servers(),
             ),
         )
 

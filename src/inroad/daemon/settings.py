@@ -48,6 +48,10 @@ class Settings:
         self._merge()
         return [str(problem) for problem in layer.problems]
 
+    def name_servers(self) -> tuple[tuple[str, int], ...]:
+        """Return the name servers (address, port) that the user prefers to the host's own."""
+        return tuple((str(address), port) for address, port in self.config.local_addresses)
+
     def _merge(self) -> None:
         self._effective = merge(self._layers.values())
         self.config = self._effective.config

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
-from inroad.core import resolv_conf
 from inroad.core.errors import HostChangeFailed, ToolMissing
 from inroad.core.host_config import FWMARK
-from inroad.core.resolv_conf import ResolvConf
 from inroad.host import run
 from inroad.host.journal import Entry, Journal
-from inroad.host.resolver.api import STUBS, Resolver, Server
+from inroad.host.resolver.api import Resolver
+from inroad.host.resolver.places import Places
 from inroad.host.resolver.self_check import Resolve, names_arrive, resolve_as_programs_do
 
 if TYPE_CHECKING:
     from inroad.host.resolver.resolved import Bus
 
+
+PLACES = Places()
 
 log = structlog.get_logger()
 
@@ -79,70 +78,36 @@ def override(probes: Probes, why: str) -> Choice:
     raise ToolMissing(f"{why}, and neither nft nor iptables is installed", "apt-get install nftables")
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Where the workstation keeps what is looked at; tests have other places."""
-
-    resolv_conf: Path = Path("/etc/resolv.conf")
-    nsswitch_conf: Path = Path("/etc/nsswitch.conf")
-    macos_directory: Path = Path("/etc/resolver")
-    bus: str | None = None
-
-    def read_resolv_conf(self) -> ResolvConf:
-        """Return what resolv.conf says, nothing where it can't be read."""
-        try:
-            return resolv_conf.parse(self.resolv_conf.read_text(errors="replace"))
-        except OSError as error:
-            log.warning("resolv.conf can't be read", path=str(self.resolv_conf), problem=str(error))
-            return ResolvConf()
-
-    def asks_resolved(self) -> bool:
-        """Tell whether programs ask systemd-resolved."""
-        if any(address in STUBS for address, _ in self.read_resolv_conf().servers):
-            return True
-        try:
-            lines = self.nsswitch_conf.read_text(errors="replace").splitlines()
-        except OSError:
-            return False
-        return any(line.startswith("hosts:") and "resolve" in line.split() for line in lines)
-
-
 async def open_resolver(
     journal: Journal,
     *,
     interface: str = "inroad0",
-    preferred: Sequence[Server] = (),
-    places: Places = Places(),
+    places: Places = PLACES,
     mark: int = FWMARK,
     resolve: Resolve = resolve_as_programs_do,
 ) -> Resolver:
     """Open the back end that fits this workstation; nothing is changed before `apply`.
 
-    `interface`: the VIF. `preferred`: the fallback servers that the user named (`--dns`, else
-    `dns.localAddresses`). `resolve`: how the host's programs look names up.
+    `interface`: the VIF. `resolve`: how the host's programs look names up.
     """
     if sys.platform == "linux":
-        return await _open_linux(journal, interface, preferred, places, mark, resolve)
+        return await _open_linux(journal, interface, places, mark, resolve)
     choice = choose(Probes(sys.platform))
     if sys.platform == "win32":
         from inroad.host.resolver.windows import WindowsResolver  # noqa: PLC0415
         from inroad.host.resolver.windows_api import WindowsSettings  # noqa: PLC0415
 
-        return WindowsResolver(
-            journal, WindowsSettings(), reason=choice.reason, interface=interface, preferred=preferred
-        )
+        return WindowsResolver(journal, WindowsSettings(), reason=choice.reason, interface=interface)
     if choice.kind == "macos":
         from inroad.host.resolver.macos import MacosResolver  # noqa: PLC0415
 
-        conf = places.read_resolv_conf()
-        return MacosResolver(journal, places.macos_directory, conf, reason=choice.reason, preferred=preferred)
+        return MacosResolver(journal, places, reason=choice.reason)
     raise HostChangeFailed(f"names can't be led to inroad on {sys.platform}")
 
 
 async def _open_linux(
     journal: Journal,
     interface: str,
-    preferred: Sequence[Server],
     places: Places,
     mark: int,
     resolve: Resolve,
@@ -164,8 +129,7 @@ async def _open_linux(
     def overriding(why: str) -> Resolver:
         choice = override(probes, why)
         redirect = NftRedirect() if choice.tool == "nft" else IptablesRedirect(journal)
-        conf = places.read_resolv_conf()
-        return OverridingResolver(redirect, conf, reason=choice.reason, mark=mark, preferred=preferred)
+        return OverridingResolver(redirect, places, reason=choice.reason, mark=mark)
 
     choice = choose(probes)
     log.info("resolver chosen", kind=choice.kind, tool=choice.tool, reason=choice.reason)
@@ -174,8 +138,8 @@ async def _open_linux(
     from inroad.host.resolver.adaptive import AdaptiveResolver  # noqa: PLC0415
     from inroad.host.resolver.resolved import ResolvedResolver  # noqa: PLC0415
 
-    first = ResolvedResolver(bus, reason=choice.reason, interface=interface, preferred=preferred)
-    resolver = AdaptiveResolver(first, bus, overriding, lambda wanted: names_arrive(wanted, resolve))
+    first = ResolvedResolver(bus, reason=choice.reason, interface=interface)
+    resolver = AdaptiveResolver(first, bus, overriding, places, lambda wanted: names_arrive(wanted, resolve))
     await resolver.start()
     return resolver
 

@@ -7,7 +7,7 @@ Only files called `inroad.*` are ever touched; those of an earlier run go with t
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -15,10 +15,11 @@ import structlog
 from inroad.core import names
 from inroad.core.errors import HostChangeFailed
 from inroad.core.host_config import ResolverConfig
-from inroad.core.resolv_conf import ResolvConf
 from inroad.core.reverse import zones
+from inroad.host.file_watch import FileWatch
 from inroad.host.journal import Entry, Journal
-from inroad.host.resolver.api import Server
+from inroad.host.resolver.api import HostNames
+from inroad.host.resolver.places import Places
 
 PREFIX = "inroad."
 SEARCH = "inroad.local"
@@ -34,24 +35,22 @@ class MacosResolver:
 
     kind = "macos"
 
-    def __init__(
-        self,
-        journal: Journal,
-        directory: Path,
-        conf: ResolvConf,
-        *,
-        reason: str,
-        preferred: Sequence[Server] = (),
-    ) -> None:
+    def __init__(self, journal: Journal, places: Places, *, reason: str) -> None:
         self.reason = reason
         self._journal = journal
         self._entry = 0
-        self._directory = directory
-        self._fallback = tuple(preferred) or conf.servers
+        self._places = places
+        self._directory = places.macos_directory
+        self._watch: FileWatch | None = None
 
-    async def fallback(self) -> tuple[Server, ...]:
+    async def host_names(self) -> HostNames:
         """See `api.Resolver`. macOS keeps the servers of the primary service in resolv.conf."""
-        return self._fallback
+        conf = self._places.read_resolv_conf()
+        return HostNames(conf.servers, tuple(map(names.text, conf.search)))
+
+    def watch(self, on_change: Callable[[], None]) -> None:
+        """See `api.Resolver`."""
+        self._watch = self._places.watch(on_change)
 
     async def apply(self, wanted: ResolverConfig) -> None:
         """See `api.Resolver`; files that are right already are not written again."""
@@ -74,6 +73,8 @@ class MacosResolver:
 
     async def close(self) -> None:
         """See `api.Resolver`."""
+        if self._watch is not None:
+            self._watch.close()
         await self.apply(ResolverConfig())
 
 

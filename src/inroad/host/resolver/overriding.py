@@ -7,13 +7,15 @@ name servers of the file are redirected, because musl asks all of them and takes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
+from inroad.core import names
 from inroad.core.host_config import ResolverConfig
-from inroad.core.resolv_conf import ResolvConf
+from inroad.host.file_watch import FileWatch
 from inroad.host.resolver import conntrack
-from inroad.host.resolver.api import Server
+from inroad.host.resolver.api import HostNames, Server
+from inroad.host.resolver.places import Places
 from inroad.host.resolver.redirect import Redirect, Redirection, Target, addresses_of
 
 DEFAULT_SERVER: Server = ("127.0.0.1", 53)
@@ -21,29 +23,37 @@ DEFAULT_SERVER: Server = ("127.0.0.1", 53)
 
 
 class OverridingResolver:
-    """Redirects port 53 of the host's name servers. `preferred`: fallback servers that the user named."""
+    """Redirects port 53 of the host's name servers."""
 
     kind = "overriding"
 
     def __init__(
         self,
         redirect: Redirect,
-        conf: ResolvConf,
+        places: Places,
         *,
         reason: str,
         mark: int,
-        preferred: Sequence[Server] = (),
     ) -> None:
         self.reason = reason
         self._redirect = redirect
         self._mark = mark
-        self._hosts = conf.servers or (DEFAULT_SERVER,)
-        self._fallback = tuple(preferred) or choose_fallback(self._hosts)
+        self._places = places
+        self._watch: FileWatch | None = None
         self._applied: Redirection | None = None
 
-    async def fallback(self) -> tuple[Server, ...]:
+    async def host_names(self) -> HostNames:
         """See `api.Resolver`."""
-        return self._fallback
+        conf = self._places.read_resolv_conf()
+        search = tuple(names.text(domain) for domain in conf.search)
+        if conf.servers:
+            return HostNames(choose_fallback(conf.servers), search)
+        problem = f"resolv.conf names no name server, so programs ask {DEFAULT_SERVER[0]}"
+        return HostNames((DEFAULT_SERVER,), search, problem)
+
+    def watch(self, on_change: Callable[[], None]) -> None:
+        """See `api.Resolver`."""
+        self._watch = self._places.watch(on_change)
 
     async def apply(self, wanted: ResolverConfig) -> None:
         """See `api.Resolver`. Domains need no configuration: every name comes to our server."""
@@ -59,16 +69,17 @@ class OverridingResolver:
         await conntrack.forget(sorted(touched, key=lambda address: (address.version, int(address))))
 
     def _redirection(self, wanted: ResolverConfig) -> Redirection | None:
+        hosts = self._places.read_resolv_conf().servers or (DEFAULT_SERVER,)
         targets: tuple[Target, ...] = tuple(t for t in (wanted.server, wanted.server6) if t is not None)
         ours = {address for address, _ in targets}
-        servers = tuple(
-            address for address in addresses_of((*self._hosts, *self._fallback)) if address not in ours
-        )
+        servers = tuple(address for address in addresses_of((*hosts, *wanted.others)) if address not in ours)
         redirection = Redirection(servers, targets, self._mark)
         return redirection if redirection.pairs() else None
 
     async def close(self) -> None:
         """See `api.Resolver`."""
+        if self._watch is not None:
+            self._watch.close()
         await self.apply(ResolverConfig())
         await self._redirect.close()
 

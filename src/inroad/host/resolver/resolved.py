@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -22,7 +22,7 @@ from dbus_fast.aio import MessageBus
 from inroad.core.errors import HostChangeFailed
 from inroad.core.host_config import Address, ResolverConfig
 from inroad.core.reverse import zones
-from inroad.host.resolver.api import STUBS, Server
+from inroad.host.resolver.api import STUBS, HostNames, Server
 
 NAME = "org.freedesktop.resolve1"
 PATH = "/org/freedesktop/resolve1"
@@ -151,19 +151,20 @@ class ResolvedResolver:
 
     kind = "systemd-resolved"
 
-    def __init__(self, bus: Bus, *, reason: str, interface: str, preferred: Sequence[Server] = ()) -> None:
+    def __init__(self, bus: Bus, *, reason: str, interface: str) -> None:
         self.reason = reason
-        self._preferred = tuple(preferred)
         self._bus = bus
         self._interface = interface
         self._index = 0
         self._applied: dict[str, Call] = {}
 
-    async def fallback(self) -> tuple[Server, ...]:
-        """See `api.Resolver`. Links that take all names come first."""
-        if self._preferred:
-            return self._preferred
+    async def host_names(self) -> HostNames:
+        """See `api.Resolver`; links that take all names come first. Raises `HostChangeFailed`."""
         ours = _index_of(self._interface)
+        domains = [entry for entry in await self._bus.get("Domains") if entry[0] != ours and not entry[2]]
+        return HostNames(await self._servers(ours), tuple(domain for _, domain, _ in domains))
+
+    async def _servers(self, ours: int) -> tuple[Server, ...]:
         found = [entry for entry in await self._bus.get("DNSEx") if entry[0] != ours]
         if not found:
             found = await self._bus.get("FallbackDNSEx")

@@ -7,15 +7,19 @@ search list is the host's, so what we add to it is journalled.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Protocol
+
+import structlog
 
 from inroad.core.errors import HostChangeFailed
 from inroad.core.host_config import ResolverConfig
 from inroad.host.journal import Entry, Journal
-from inroad.host.resolver.api import Server
+from inroad.host.resolver.api import HostNames
 
 KIND = "resolver.windows"
+
+log = structlog.get_logger()
 
 
 class DnsSettings(Protocol):
@@ -46,20 +50,29 @@ class WindowsResolver:
         *,
         reason: str,
         interface: str,
-        preferred: Sequence[Server] = (),
     ) -> None:
         self.reason = reason
         self._journal = journal
         self._entry = 0
         self._settings = settings
         self._interface = interface
-        self._fallback = tuple(preferred) or tuple((server, 53) for server in settings.servers(interface))
         self._applied = ResolverConfig()
         self._added: tuple[str, ...] = ()
+        self._names = HostNames()
 
-    async def fallback(self) -> tuple[Server, ...]:
-        """See `api.Resolver`: read before anything was changed."""
-        return self._fallback
+    async def host_names(self) -> HostNames:
+        """See `api.Resolver`."""
+        try:
+            servers = tuple((server, 53) for server in self._settings.servers(self._interface))
+            search = tuple(one for one in self._settings.search_list() if one not in self._added)
+        except OSError as error:
+            log.warning("the DNS settings can't be read", problem=str(error))
+        else:
+            self._names = HostNames(servers, search)
+        return self._names
+
+    def watch(self, on_change: Callable[[], None]) -> None:
+        """See `api.Resolver`: the servers are the interfaces', of which `Routes.watch` tells."""
 
     async def apply(self, wanted: ResolverConfig) -> None:
         """See `api.Resolver`."""
