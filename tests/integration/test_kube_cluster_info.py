@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,19 @@ async def test_the_error_of_every_version_tells_and_nothing_is_left(
         assert stage.store.list("services", "inroad") == []
         await told.source.close()
         await told.client.close()
+
+
+async def test_services_show_the_range_that_the_answer_left_out(stage: Stage, tell: Tell) -> None:
+    """Without the right to list ServiceCIDRs; the answer names one of them, any of them."""
+    stage.rights.restrictions.append(Restriction(("*",), ("servicecidrs.networking.k8s.io",)))
+    stage.store.create("servicecidrs", {"metadata": {"name": "more"}, "spec": {"cidrs": ["10.97.0.0/24"]}})
+    stage.store.create("services", service("web", clusterIP="10.96.3.4"))
+    stage.store.create("services", service("new", clusterIP="10.97.0.9"))
+    told = await tell()
+    assert "API server's answer" in told.subnets.values()
+    subnets = [ip_network(cidr) for cidr in told.subnets]
+    for address in ("10.96.3.4", "10.97.0.9"):
+        assert any(ip_address(address) in subnet for subnet in subnets), told.subnets
 
 
 async def test_the_cover_of_clusterips_is_the_last_resort(stage: Stage, tell: Tell) -> None:

@@ -53,6 +53,7 @@ def test_families(cidrs: tuple[str, ...], spec: Json, policy: str, families: lis
 
 
 RANGE = "The range of valid IPs is 10.96.0.0/16"
+MISMATCH = "the provided network does not match the current range"
 
 
 @pytest.mark.parametrize(
@@ -78,14 +79,15 @@ RANGE = "The range of valid IPs is 10.96.0.0/16"
         (
             (1, 34),
             "spec.clusterIPs",
-            'Invalid value: ["1.1.1.1"]: failed to allocate IP 1.1.1.1: '
-            "the provided network does not match the current range",
+            f'Invalid value: ["1.1.1.1"]: failed to allocate IP 1.1.1.1: {MISMATCH}',
         ),
     ],
 )
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_an_address_outside_the_range(version: tuple[int, int], field: str, text: str, dry_run: bool) -> None:
     cluster = store(*DUAL, version=version)
+    if version >= (1, 33) and dry_run:  # as kube-apiserver 1.34.4 and 1.35.4 answer
+        text = text.replace(MISMATCH, f"the provided IP (1.1.1.1) is not in the valid range. {RANGE}")
     with pytest.raises(ApiError) as caught:
         cluster.create("services", service(clusterIP="1.1.1.1"), dry_run=dry_run)
     error = caught.value

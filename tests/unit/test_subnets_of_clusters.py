@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from inroad.core.errors import ConfigInvalid
 from inroad.manager.pod_subnets import COVER_SOURCE, NODE_SOURCE, PodSubnets, Strategy, cover
 from inroad.manager.service_subnets import cover as service_cover
-from inroad.manager.service_subnets import from_error
+from inroad.manager.service_subnets import from_error, outside
 from inroad.manager.settings import Settings
 
 
@@ -220,7 +220,10 @@ ERRORS = {
     f"the valid range. {VALID}10.43.0.0/16": ("10.43.0.0/16",),
     f'{IS_INVALID}[]string{{"1::1"}}: failed to allocate IP 1::1: the provided IP (1::1) is not in the valid '
     f"range. {VALID}fd00:10:96::/112": ("fd00:10:96::/112",),
-    # 1.33 and later: the allocator has several ranges and names none
+    # 1.33 and later, a dry run, 1.34.4 and 1.35.4 alike: one of the ranges
+    f'{IS_INVALID}["1.1.1.1"]: failed to allocate IP 1.1.1.1: the provided IP (1.1.1.1) is not in the valid '
+    f"range. {VALID}10.97.0.0/24": ("10.97.0.0/24",),
+    # 1.33 and later, had it not been a dry run: the allocator has several ranges and names none
     f'{IS_INVALID}["1.1.1.1"]: failed to allocate IP 1.1.1.1: the provided network does not match the '
     "current range": (),
     # a list of them
@@ -235,6 +238,11 @@ ERRORS = {
 @pytest.mark.parametrize("text", ERRORS)
 def test_ranges_in_error_messages(text: str) -> None:
     assert tuple(str(network) for network in from_error(text)) == ERRORS[text]
+
+
+def test_addresses_outside_of_what_was_told() -> None:
+    told = from_error(f"{VALID}10.96.0.0/16")
+    assert outside(["10.96.3.4", "10.97.0.9", "fd00::1"], told) == ["10.97.0.9", "fd00::1"]
 
 
 def test_cover_of_cluster_ips() -> None:

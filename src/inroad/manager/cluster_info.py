@@ -186,11 +186,12 @@ class ClusterInfoSource:
         )
         if listed:
             return [(network, "ServiceCIDR") for network in dict.fromkeys(listed)]
-        if self._asked:
-            return [(network, "API server's answer") for network in self._asked]
         services = self._collections.items("services")
         seen = [address for _, found in services for address in found if _is_address(address)]
-        return [(network, "cover of ClusterIPs") for network in service_subnets.cover(seen)]
+        # With several ServiceCIDRs the API server names one of them, any: services show the others.
+        rest = service_subnets.cover(service_subnets.outside(seen, self._asked))
+        told = [(network, "API server's answer") for network in self._asked]
+        return told + [(network, "cover of ClusterIPs") for network in rest]
 
 
 def _is_address(text: str) -> bool:

@@ -1,7 +1,11 @@
 """Which subnets the cluster's Services get their addresses from.
 
-Kubernetes tells by ServiceCIDR objects since 1.33; before, only the error of an impossible Service
-says it; the cover of the ClusterIPs that are seen is the last resort.
+Kubernetes tells by ServiceCIDR objects since 1.33; before, and for whoever may not list them, only the
+error of an impossible Service says it; the cover of the ClusterIPs that are seen is the last resort.
+
+The error names a range in every release, as long as the request is a dry run. Since 1.33 it names one of
+the cluster's ranges of that family, any of them, and without `dryRun` it names none (read from
+kube-apiserver 1.34.4 and 1.35.4).
 """
 
 from __future__ import annotations
@@ -35,6 +39,12 @@ def from_error(message: str) -> tuple[Network, ...]:
         except ValueError:
             continue
     return tuple(dict.fromkeys(networks))
+
+
+def outside(addresses: Iterable[str], networks: Iterable[Network]) -> list[str]:
+    """Return the addresses that none of the networks holds."""
+    known = tuple(networks)
+    return [text for text in addresses if not any(ip_address(text) in network for network in known)]
 
 
 def cover(addresses: Iterable[str]) -> tuple[Network, ...]:

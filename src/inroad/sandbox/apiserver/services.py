@@ -35,7 +35,9 @@ class ServiceAddresses:
         self.ports: dict[tuple[str, int], str] = {}
         """Every node port as (protocol, port), and who has it."""
 
-    def fill(self, obj: Json, before: Json | None, ranges: Sequence[Network]) -> None:
+    def fill(
+        self, obj: Json, before: Json | None, ranges: Sequence[Network], *, dry_run: bool = False
+    ) -> None:
         """Complete families, addresses and node ports of a new or changed service, in place; 422 or 500."""
         name = obj["metadata"]["name"]
         spec = obj["spec"]
@@ -56,7 +58,7 @@ class ServiceAddresses:
         self._families(name, spec, old, ranges)
         owner = f"{obj['metadata'].get('namespace', '')}/{name}"
         if spec.get("clusterIP") != "None":
-            self._addresses(name, owner, spec, ranges)
+            self._addresses(name, owner, spec, ranges, dry_run=dry_run)
         self._node_ports(name, owner, spec, old)
 
     def note(self, obj: Json | None, before: Json | None) -> None:
@@ -116,24 +118,30 @@ class ServiceAddresses:
         if headless:
             spec["clusterIPs"] = ["None"]
 
-    def _addresses(self, name: str, owner: str, spec: Json, ranges: Sequence[Network]) -> None:
+    def _addresses(
+        self, name: str, owner: str, spec: Json, ranges: Sequence[Network], *, dry_run: bool
+    ) -> None:
         wanted = list(spec.get("clusterIPs") or ())
         result = []
         for index, family in enumerate(spec["ipFamilies"]):
             inside = [network for network in ranges if f"IPv{network.version}" == family]
             if index < len(wanted) and wanted[index]:
-                result.append(self._claim(name, owner, spec, wanted[index], inside))
+                result.append(self._claim(name, owner, spec, wanted[index], inside, dry_run=dry_run))
             else:
                 result.append(self._next(inside))
         spec["clusterIPs"] = result
         spec["clusterIP"] = result[0]
 
-    def _claim(self, name: str, owner: str, spec: Json, address: str, ranges: Sequence[Network]) -> str:
+    def _claim(
+        self, name: str, owner: str, spec: Json, address: str, ranges: Sequence[Network], *, dry_run: bool
+    ) -> str:
         address = str(ip_address(address))
         if self.taken.get(address) == owner:
             return address
         if not any(_usable(network, address) for network in ranges):
-            raise self._outside(name, spec, address, ranges)
+            raise self._outside(name, spec, address, ranges, dry_run=dry_run)
+        if dry_run and self._has_objects():
+            return address  # only the IPAddress object, which a dry run does not make, would collide
         if address in self.taken:
             raise self._not_allocated(name, spec, address, "provided IP is already allocated")
         return address
@@ -161,9 +169,19 @@ class ServiceAddresses:
                 return address
         return ""
 
-    def _outside(self, name: str, spec: Json, address: str, ranges: Sequence[Network]) -> ApiError:
-        """Return the error for an address that no range holds: clients read the range from it."""
-        valid = str(ranges[0]) if ranges else ""
+    def _has_objects(self) -> bool:
+        """Say whether ServiceCIDR and IPAddress objects are what addresses come from (1.33 and later)."""
+        return self.version >= (1, 33)
+
+    def _outside(
+        self, name: str, spec: Json, address: str, ranges: Sequence[Network], *, dry_run: bool
+    ) -> ApiError:
+        """Return the error for an address that no range holds: clients read the range from it.
+
+        With ServiceCIDR objects only a dry run names a range: it goes to one of the allocators, whichever a
+        map's iteration gives, while a real request looks for the one that has the address.
+        """
+        valid = str(self._random.choice(ranges)) if ranges else ""
         if self.version < (1, 20):
             why = f"provided IP is not in the valid range. The range of valid IPs is {valid}"
             return invalid(_SERVICES, name, [Cause.invalid("spec.clusterIP", f'"{address}"', why)])
@@ -174,7 +192,7 @@ class ServiceAddresses:
             )
             value = self._list_text(spec["clusterIPs"])
             return invalid(_SERVICES, name, [Cause.invalid("spec.clusterIPs", value, why)])
-        if self.version >= (1, 33):  # ServiceCIDR objects: the allocator no longer knows one range
+        if self._has_objects() and not dry_run:
             why = "the provided network does not match the current range"
         else:
             why = f"the provided IP ({address}) is not in the valid range. The range of valid IPs is {valid}"
@@ -188,7 +206,7 @@ class ServiceAddresses:
     def _list_text(self, values: Iterable[str]) -> str:
         """Print a list as the version does: Go's %#v at first, JSON since 1.33."""
         inside = ", ".join(f'"{value}"' for value in values)
-        return f"[{inside}]".replace(", ", ",") if self.version >= (1, 33) else f"[]string{{{inside}}}"
+        return f"[{inside}]".replace(", ", ",") if self._has_objects() else f"[]string{{{inside}}}"
 
     def _node_ports(self, name: str, owner: str, spec: Json, old: Json) -> None:
         if spec["type"] not in ("NodePort", "LoadBalancer"):

@@ -174,7 +174,7 @@ class Store:
         defaults.apply(resource, obj)
         validation.check(resource, obj)
         if plural == "services":
-            self._addresses.fill(obj, None, self.service_ranges())
+            self._addresses.fill(obj, None, self.service_ranges(), dry_run=dry_run)
         return self._commit(resource, "ADDED", obj, None, dry_run)
 
     def completed(self, plural: str, obj: Json, namespace: str = "") -> Json:
@@ -223,7 +223,7 @@ class Store:
         defaults.apply(resource, obj)
         validation.check(resource, obj, old, subresource)
         if plural == "services" and not subresource:
-            self._addresses.fill(obj, old, self.service_ranges())
+            self._addresses.fill(obj, old, self.service_ranges(), dry_run=dry_run)
         metadata["resourceVersion"] = str(before.rv)
         if obj == old:
             return obj  # as etcd: nothing changed, no new version, no event
