@@ -78,13 +78,12 @@ async def open_session(request: ConnectRequest, peer: Peer, journal: Journal, sa
         say("network", f"leading the cluster's names and subnets into {relay.vif.name}")
         host = await _open_host(journal, settings, undo)
         cluster.api_servers = tuple(await client.server_addresses())
-        dns_addresses = tuple(address for address in VIF.addresses if _ours(address))
         virtual = VirtualAddresses(manager.lookup, settings.config.virtual_subnets, VIF.addresses)
         relay.route = _route(cluster, virtual)
-        dns = await _open_dns(cluster, virtual, host, dns_addresses, undo)
+        dns = await _open_dns(cluster, virtual, host, undo)
         undo.push_async_callback(host.restore)
 
-        parts = Parts(manager, relay, host, dns, dns_addresses, client, virtual)
+        parts = Parts(manager, relay, host, dns, client, virtual)
         session = Session(request, credentials, peer, manager_namespace, cluster, parts)
         await session.update_host()
         say("verify", "looking up and dialling the API server's service")
@@ -109,19 +108,21 @@ async def _open_host(journal: Journal, settings: Settings, undo: AsyncExitStack)
 
 
 async def _open_dns(
-    cluster: ClusterView,
-    virtual: VirtualAddresses,
-    host: HostState,
-    addresses: tuple[Address, ...],
-    undo: AsyncExitStack,
+    cluster: ClusterView, virtual: VirtualAddresses, host: HostState, undo: AsyncExitStack
 ) -> DnsServer:
-    """Start the DNS server on the VIF's addresses and on loopback."""
+    """Start the DNS server on the VIF's addresses and on loopback.
+
+    Where a server of the host's has port 53 of all addresses, ours gets another: Windows alone can't be
+    told of that.
+    """
     policy = cluster.dns_policy()
     dns = DnsServer(lookup=virtual.lookup, fallback=host.fallback, mark=FWMARK, policy=policy)
     undo.push_async_callback(dns.close)
     cluster.on_names = dns.invalidate
     cluster.origins.on_change = dns.flush  # names may mean something else to another origin
-    await dns.start([*((str(address), DNS_PORT) for address in addresses), ("127.0.0.1", 0)])
+    addresses = [(str(address), DNS_PORT) for address in VIF.addresses if _ours(address)]
+    elsewhere = host.resolver is not None and host.resolver.kind != "windows"
+    await dns.start([*addresses, ("127.0.0.1", 0)], elsewhere=elsewhere)
     return dns
 
 

@@ -16,6 +16,8 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
+import structlog
+
 from inroad.core.dns_policy import DnsPolicy
 from inroad.core.errors import HostChangeFailed
 from inroad.core.recursion import Recursion
@@ -25,6 +27,8 @@ from inroad.daemon.dns_listener import Listener, TcpClient, listen_udp
 from inroad.daemon.dns_lookups import AskCluster
 
 ATTEMPTS = 20
+
+log = structlog.get_logger()
 
 
 def bind(family: int, target: tuple[Any, ...]) -> tuple[socket.socket, socket.socket]:
@@ -67,14 +71,15 @@ class DnsServer:
         self._tcp: list[asyncio.Server] = []
         self._connections: set[TcpClient] = set()
 
-    async def start(self, addresses: Sequence[Server]) -> None:
+    async def start(self, addresses: Sequence[Server], *, elsewhere: bool = False) -> None:
         """Listen on UDP and TCP of each (address, port); port 0 takes any, `addresses` tells which.
 
-        Raises `HostChangeFailed` when an address can't be had; then nothing listens.
+        `elsewhere`: take another port of the address where the one that is wanted is taken. Raises
+        `HostChangeFailed` when an address can't be had; then nothing listens.
         """
         try:
             for address, port in addresses:
-                await self._listen(address, port)
+                await self._listen(address, port, elsewhere=elsewhere)
         except OSError as error:
             await self.close()
             why = os.strerror(error.errno or errno.EIO).lower()
@@ -87,11 +92,17 @@ class DnsServer:
             own = tuple(ip_address(address.partition("%")[0]) for address, _ in self.addresses)
             self._answering.configure(replace(policy, own_addresses=own))
 
-    async def _listen(self, address: str, port: int) -> None:
+    async def _listen(self, address: str, port: int, *, elsewhere: bool) -> None:
         family, _, _, _, target = socket.getaddrinfo(
             address, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
         )[0]
-        udp, stream = bind(family, target)
+        try:
+            udp, stream = bind(family, target)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not elsewhere:
+                raise
+            udp, stream = bind(family, (target[0], 0, *target[2:]))
+            log.warning("port taken, listening on another", address=address, port=port)
         try:
             connect = functools.partial(TcpClient, self._answering.handle, self._connections)
             self._tcp.append(await asyncio.get_running_loop().create_server(connect, sock=stream))

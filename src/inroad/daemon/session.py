@@ -14,7 +14,7 @@ import structlog
 from inroad.core import loops
 from inroad.core.config import Config
 from inroad.core.errors import InroadError
-from inroad.core.host_config import FWMARK, Address, HostConfig, ResolverConfig, RouteConfig
+from inroad.core.host_config import FWMARK, HostConfig, ResolverConfig, RouteConfig
 from inroad.core.status import ConnectRequest
 from inroad.daemon import inside
 from inroad.daemon.attachments import Attachments
@@ -56,7 +56,6 @@ class Parts:
     relay: Relay
     host: HostState
     dns: DnsServer
-    dns_addresses: tuple[Address, ...]
     api: ApiClient
     virtual: VirtualAddresses
 
@@ -87,7 +86,8 @@ class Session:
         self.dns = parts.dns
         self.virtual = parts.virtual
         self.attachments = Attachments(cluster, parts.manager, parts.api, self.update_host)
-        self.dns_servers = [(address, DNS_PORT) for address in parts.dns_addresses]
+        own = [(ip_address(address), port) for address, port in parts.dns.addresses]
+        self.dns_servers = [(address, port) for address, port in own if address in VIF.addresses]
         self.since = datetime.now(UTC)
         self.host_problems: list[str] = []
         self.config_problems: list[str] = []
