@@ -6,7 +6,7 @@ import asyncio
 import socket
 
 from inroad.core import messages
-from inroad.daemon.relay import Relay
+from inroad.daemon.relay import Relay, Way
 from inroad.host.vif.api import Verdict
 from inroad.tunnel.api import Refusal
 
@@ -255,3 +255,47 @@ async def test_a_forwarded_connect_is_dialled_when_no_dial_is_in_flight():
         assert relay.loops.in_flight == 0, end
     relay.syn(2, APP, WEB, 62)
     assert len(relay.link.flows) == 5
+
+
+def relay_with_agent():
+    """Return a relay whose flows go to an agent, and that agent's own link."""
+    relay, own = connected_relay(), FakeLink()
+
+    def route(host, gone):
+        return Way(host) if gone else Way(host, "agent", own)
+
+    relay.route = route
+    return relay, own
+
+
+async def test_a_flow_goes_past_the_manager_where_there_is_a_link_to_the_agent():
+    relay, own = relay_with_agent()
+    relay.syn(1, APP, WEB, 64)
+    relay.datagram(2, APP, ("10.96.0.7", 7), b"one")
+    assert [flow.request.via for flow in own.flows] == ["", ""]
+    assert relay.link.flows == []
+    relay.link = None
+    relay.syn(3, APP, WEB, 64)
+    assert len(own.flows) == 3, "the manager's absence is nothing to it"
+
+
+async def test_a_dial_takes_the_next_way_at_once_when_its_way_is_none():
+    relay, own = relay_with_agent()
+    relay.syn(1, APP, WEB, 64)
+    own.flows[0].handler.flow_refused(Refusal.LINK_DOWN, "the peer closed the connection")
+    assert [flow.request.via for flow in relay.link.flows] == ["agent"], "the manager knows if it lives"
+    relay.link.flows[0].handler.flow_refused(Refusal.LINK_DOWN, "the agent has gone")
+    assert [flow.request.via for flow in relay.link.flows] == ["agent", ""]
+    assert relay.vif.said == []
+    relay.link.flows[1].handler.flow_opened()
+    assert relay.vif.said == ["1 CONNECTED"]
+
+
+async def test_a_dial_whose_own_link_broke_waits_for_the_manager_where_that_is_away():
+    relay, own = relay_with_agent()
+    relay.link = None
+    relay.syn(1, APP, WEB, 64)
+    own.flows[0].handler.flow_refused(Refusal.LINK_DOWN, "")
+    assert relay.vif.said == []
+    relay.link = FakeLink()
+    assert len(own.flows) + len(relay.link.flows) == 2

@@ -77,7 +77,8 @@ def _origin(status: Status) -> str:
     """Who dials and looks up, and why."""
     origin = status.origin
     who = "the traffic-manager" if origin.kind == "traffic-manager" else f"{origin.kind} agent {origin.pod}"
-    return f"{who}: {origin.reason}" if origin.reason else ""
+    path = origin.path.kind + (f" ({origin.path.reason})" if origin.path.reason else "")
+    return f"{who}: {origin.reason}" + (f"; {path}" if path else "") if origin.reason else ""
 
 
 def _moved(status: Status) -> Iterable[str]:

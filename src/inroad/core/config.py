@@ -55,7 +55,7 @@ class Config:
     recursion_block: float = 0.0
     manager_namespace: str = "inroad"
     mapped_namespaces: tuple[str, ...] = ()
-    agent_port_forward: bool = False
+    agent_port_forward: bool = True
     cluster_connect: float = 20.0
     endpoint_dial: float = 3.0
     roundtrip_latency: float = 2.0
@@ -138,7 +138,12 @@ KEYS: tuple[Key, ...] = (
         "cluster.defaultManagerNamespace", "manager_namespace", "where the traffic-manager runs", values.label
     ),
     Key("cluster.mappedNamespaces", "mapped_namespaces", "whose names resolve; none: all", values.labels),
-    Key("cluster.agentPortForward", "agent_port_forward", "talk to agents directly", values.boolean),
+    Key(
+        "cluster.agentPortForward",
+        "agent_port_forward",
+        "talk to agents past the traffic-manager, where RBAC lets the user",
+        values.boolean,
+    ),
     Key("timeouts.clusterConnect", "cluster_connect", "for reaching the API server", values.duration),
     Key("timeouts.endpointDial", "endpoint_dial", "for a dial in the cluster", values.duration),
     Key(

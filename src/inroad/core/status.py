@@ -108,12 +108,23 @@ class TunnelStatus(msgspec.Struct):
     flows: int = 0
 
 
+class PathStatus(msgspec.Struct):
+    """How an agent is reached: `direct`, or `relayed` by the traffic-manager and why."""
+
+    kind: str = ""
+    reason: str = ""
+
+
 class OriginStatus(msgspec.Struct):
-    """Who dials and looks up: a pod with its kind of agent (or `traffic-manager`), and why."""
+    """Who dials and looks up: a pod with its kind of agent (or `traffic-manager`), and why.
+
+    `path`: how it is reached; empty for the traffic-manager.
+    """
 
     pod: str = ""
     kind: str = "traffic-manager"
     reason: str = ""
+    path: PathStatus = msgspec.field(default_factory=PathStatus)
 
 
 class AgentStatus(msgspec.Struct):
@@ -124,6 +135,7 @@ class AgentStatus(msgspec.Struct):
     kind: str
     workload: str = ""
     attached: bool = False
+    path: PathStatus = msgspec.field(default_factory=PathStatus)
 
 
 class Status(msgspec.Struct, tag="status", omit_defaults=False):

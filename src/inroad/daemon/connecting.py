@@ -16,13 +16,15 @@ from contextlib import AsyncExitStack
 from inroad.core.conflicts import Wishes, parse_moves, parse_via
 from inroad.core.errors import TunnelFailed
 from inroad.core.host_config import FWMARK, Address
+from inroad.core.messages import AgentInfo
 from inroad.core.status import ConnectRequest
 from inroad.daemon import manager_pod, verify
 from inroad.daemon.cluster_view import ClusterView, pinned, workload
+from inroad.daemon.direct import Direct, OriginLookup
 from inroad.daemon.dns_server import DnsServer
 from inroad.daemon.host_state import HostState
 from inroad.daemon.manager_link import ManagerLink
-from inroad.daemon.relay import Relay, Route
+from inroad.daemon.relay import Relay, Route, Way
 from inroad.daemon.session import DNS_PORT, VIF, Parts, Session, open_session_vif
 from inroad.daemon.settings import Settings
 from inroad.daemon.user_child import Peer, load
@@ -33,7 +35,9 @@ from inroad.host.routes.choose import open_routes
 from inroad.host.vif.api import Vif
 from inroad.kube.client import ApiClient
 from inroad.kube.credentials import Credentials
+from inroad.kube.portforward import port_forward
 from inroad.tunnel.api import Link
+from inroad.tunnel.websocket import attach_port_forward
 
 CLUSTER_INFO_TIMEOUT = 10.0
 """Seconds that a manager may take to say what its cluster looks like."""
@@ -68,6 +72,7 @@ async def open_session(request: ConnectRequest, peer: Peer, journal: Journal, sa
         cluster.conflict_wishes = conflict_wishes(request)
         manager = _manager_link(client, manager_namespace, cluster, relay)
         undo.push_async_callback(manager.close)
+        direct = _direct(client, cluster, relay, undo)
         await manager.start()
 
         say("cluster", f"linked to {manager.pod}, reading the cluster's subnets")
@@ -78,12 +83,11 @@ async def open_session(request: ConnectRequest, peer: Peer, journal: Journal, sa
         say("network", f"leading the cluster's names and subnets into {relay.vif.name}")
         host = await _open_host(journal, settings, undo)
         cluster.api_servers = tuple(await client.server_addresses())
-        virtual = VirtualAddresses(manager.lookup, settings.config.virtual_subnets, VIF.addresses)
-        relay.route = _route(cluster, virtual)
+        virtual = _virtual(cluster, direct, manager, relay)
         dns = await _open_dns(cluster, virtual, host, undo)
         undo.push_async_callback(host.restore)
 
-        parts = Parts(manager, relay, host, dns, client, virtual)
+        parts = Parts(manager, direct, relay, host, dns, client, virtual)
         session = Session(request, credentials, peer, manager_namespace, cluster, parts)
         await session.update_host()
         say("verify", "looking up and dialling the API server's service")
@@ -119,26 +123,49 @@ async def _open_dns(
     dns = DnsServer(lookup=virtual.lookup, fallback=host.fallback, mark=FWMARK, policy=policy)
     undo.push_async_callback(dns.close)
     cluster.on_names = dns.invalidate
-    cluster.origins.on_change = dns.flush  # names may mean something else to another origin
+    cluster.origins.on_choice.append(dns.flush)  # names may mean something else to another origin
     addresses = [(str(address), DNS_PORT) for address in VIF.addresses if _ours(address)]
     elsewhere = host.resolver is not None and host.resolver.kind != "windows"
     await dns.start([*addresses, ("127.0.0.1", 0)], elsewhere=elsewhere)
     return dns
 
 
-def _route(cluster: ClusterView, virtual: VirtualAddresses) -> Route:
-    """Return what decides for each flow where it leads and who dials."""
+def _virtual(cluster: ClusterView, direct: Direct, manager: ManagerLink, relay: Relay) -> VirtualAddresses:
+    """Return what stands between names and dials, joined with both: lookups by the origin, and its ways."""
+    lookup = OriginLookup(cluster.origins, direct, manager)
+    virtual = VirtualAddresses(lookup, cluster.settings.config.virtual_subnets, VIF.addresses)
+    relay.route = _route(cluster, virtual, direct)
+    return virtual
 
-    def route(host: str, gone: str) -> tuple[str, str] | None:
+
+def _route(cluster: ClusterView, virtual: VirtualAddresses, direct: Direct) -> Route:
+    """Return what decides for each flow where it leads, who dials, and over which link that one is asked."""
+
+    def route(host: str, gone: str) -> Way | None:
         target = virtual.real(host)
         if target is None:
             return None
-        if not target.workload:
-            return str(target.address), cluster.origins.agent_but(gone)
-        agent = cluster.origins.bound(workload(target.workload, cluster.namespace))
-        return (str(target.address), agent) if agent else None
+        bound = workload(target.workload, cluster.namespace) if target.workload else None
+        origin = cluster.origins.choose(bound, gone)
+        if origin.failed:
+            return None
+        return Way(str(target.address), origin.agent, direct.link(origin.agent))
 
     return route
+
+
+def _direct(client: ApiClient, cluster: ClusterView, relay: Relay, undo: AsyncExitStack) -> Direct:
+    """Return what makes links to agents, where the user may; they carry the session's own credentials."""
+
+    async def open_agent(agent: AgentInfo) -> Link:
+        websocket = await port_forward(client, agent.namespace, agent.pod, agent.port)
+        return attach_port_forward(websocket)
+
+    direct = Direct(open_agent, cluster.origins, lambda: cluster.settings.config.agent_port_forward)
+    direct.on_link = relay.dial_waiting
+    cluster.origins.on_choice.append(direct.follow)
+    undo.push_async_callback(direct.close)
+    return direct
 
 
 def _manager_link(client: ApiClient, namespace: str, cluster: ClusterView, relay: Relay) -> ManagerLink:
@@ -155,7 +182,6 @@ def _manager_link(client: ApiClient, namespace: str, cluster: ClusterView, relay
         on_names=cluster.names_changed,
         on_link=on_link,
         on_agents=cluster.origins.set_agents,
-        origin=cluster.origins.agent,
     )
 
 

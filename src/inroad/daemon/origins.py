@@ -29,20 +29,40 @@ class Pulse:
         event.set()
 
 
+def _place(agent: AgentInfo) -> tuple[str, str, str]:
+    """Return what only one agent is at a time; a pod that comes again has another id."""
+    return agent.namespace, agent.pod, agent.kind
+
+
 class Origins:
-    """Holds the agents that the manager pushed and the user's wishes; `current` is the choice."""
+    """Holds the agents there are and the user's wishes; `current` is the choice.
+
+    There are those that the manager pushed last, and those to which a link of our own `lives`: a manager
+    that has just begun does not know its agents yet.
+    """
 
     def __init__(self, wishes: Wishes) -> None:
         self.wishes = wishes
         self.agents: tuple[AgentInfo, ...] = ()
         self.current: Origin = choose((), wishes)
         self.changed = Pulse()
-        self.on_change: Callable[[], None] = lambda: None
+        self.on_choice: list[Callable[[], None]] = []
+        self.lives: Callable[[str], bool] = lambda agent: False
+        self._pushed: tuple[AgentInfo, ...] = ()
 
     def set_agents(self, agents: tuple[AgentInfo, ...]) -> None:
         """Take the manager's newest set."""
-        self.agents = agents
-        self._choose()
+        self._pushed = agents
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Work out which agents there are; a link of our own may have ended."""
+        places = {_place(agent) for agent in self._pushed}
+        living = (one for one in self.agents if self.lives(one.id) and _place(one) not in places)
+        agents = (*self._pushed, *living)
+        if agents != self.agents:
+            self.agents = agents
+            self._choose()
         self.changed.fire()
 
     def set_wishes(self, wishes: Wishes) -> None:
@@ -50,19 +70,15 @@ class Origins:
         self.wishes = wishes
         self._choose()
 
-    def agent(self) -> str:
-        """Return the id of the agent that looks up, "" for the manager."""
-        return self.current.agent
+    def info(self, agent: str) -> AgentInfo | None:
+        """Return what is known of the agent with this id; None when there is no such agent (any more)."""
+        return next((one for one in self.agents if one.id == agent), None)
 
-    def agent_but(self, gone: str) -> str:
-        """Return the id of the agent that dials; `gone` has just turned out not to be there."""
-        if gone and self.current.agent == gone:
-            return choose((agent for agent in self.agents if agent.id != gone), self.wishes).agent
-        return self.current.agent
-
-    def bound(self, workload: Workload) -> str:
-        """Return the id of the agent for a virtual address bound to `workload`, "" when there is none."""
-        return choose(self.agents, self.wishes, workload).agent
+    def choose(self, bound: Workload | None = None, gone: str = "") -> Origin:
+        """Choose for one flow; `bound` as in `core.origin`, `gone`: an agent that proved not to be there."""
+        if bound is None and (not gone or self.current.agent != gone):
+            return self.current
+        return choose((agent for agent in self.agents if agent.id != gone), self.wishes, bound)
 
     def warning(self) -> str:
         """Return what status has to say about the choice, "" when it is what was asked for."""
@@ -84,4 +100,5 @@ class Origins:
             return
         log.info("origin", agent=chosen.agent or "the traffic-manager", reason=chosen.reason)
         self.current = chosen
-        self.on_change()
+        for call in self.on_choice:
+            call()

@@ -11,6 +11,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -35,9 +36,22 @@ VERDICTS = {
     Refusal.LINK_DOWN: Verdict.TIMED_OUT,
 }
 
-Route = Callable[[str, str], tuple[str, str] | None]
-"""(the address that an application dials, an agent that has just gone or "") to (the address to dial, the
-agent that dials it or "" for the manager); None when it leads nowhere."""
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where a flow goes: the address to dial, the agent that dials it ("": the manager), and its link.
+
+    `link`: our own to that agent; None: over the one to the manager, which passes it on.
+    """
+
+    host: str
+    via: str = ""
+    link: Link | None = None
+
+
+Route = Callable[[str, str], Way | None]
+"""(the address that an application dials, an agent that has just gone or "") to the way; None when it leads
+nowhere."""
 
 log = structlog.get_logger()
 
@@ -47,7 +61,7 @@ class Relay:
 
     def __init__(self) -> None:
         self.vif: Vif | None = None
-        self.route: Route = lambda host, gone: (host, "")
+        self.route: Route = lambda host, gone: Way(host)
         self.deadline = 5.0  # seconds for a dial: endpointDial + roundtripLatency
         self.on_vif_failed: Callable[[str], None] = lambda reason: None
         self.flows: dict[int, TcpFlow | DatagramFlow] = {}
@@ -59,20 +73,23 @@ class Relay:
 
     @property
     def link(self) -> Link | None:
-        """The tunnel link that new flows use, or None while there is none."""
+        """The link to the manager, or None while there is none."""
         return self._link
 
     @link.setter
     def link(self, link: Link | None) -> None:
         self._link = link
-        if link is None:
-            return
+        if link is not None:
+            self.dial_waiting()
+
+    def dial_waiting(self) -> None:
+        """Dial what has waited for a link: there is one now."""
         waiting, self._waiting = self._waiting, {}
         for number, timer in waiting.items():
             timer.cancel()
             flow = self.flows.get(number)
             if isinstance(flow, TcpFlow):
-                flow.dial(link)
+                flow.dial()
 
     # --- VifEvents -------------------------------------------------------------------------------
 
@@ -89,11 +106,12 @@ class Relay:
             return
         self.counters["dials"] += 1
         pending = self.flows[flow] = TcpFlow(self, flow, target)
-        if self._link is not None:
-            pending.dial(self._link)
-        else:
-            loop = asyncio.get_running_loop()
-            self._waiting[flow] = loop.call_later(self.deadline, self._gave_up_waiting, flow)
+        pending.dial()
+
+    def wait(self, flow: int) -> None:
+        """Keep a dial until there is a link, up to its deadline."""
+        loop = asyncio.get_running_loop()
+        self._waiting[flow] = loop.call_later(self.deadline, self._gave_up_waiting, flow)
 
     def _gave_up_waiting(self, flow: int) -> None:
         self._waiting.pop(flow, None)
@@ -133,11 +151,8 @@ class Relay:
     def _send(self, flow: int, transport: Transport, target: Endpoint, payload: bytes) -> None:
         association = self.flows.get(flow)
         if association is None:
-            if self._link is None:
-                self.counters["dropped_datagrams"] += 1
-                return
             association = self.flows[flow] = DatagramFlow(self, flow, transport, target)
-            association.dial(self._link)
+            association.dial()
         if isinstance(association, DatagramFlow) and not association.send(payload):
             self.counters["dropped_datagrams"] += 1
 
@@ -172,7 +187,7 @@ class Relay:
 class TcpFlow:
     """A TCP flow until its socket is accepted; implements `FlowHandler` and then hands over to a pump."""
 
-    __slots__ = ("ended", "early", "number", "opened", "relay", "target", "tunnel_flow", "via")
+    __slots__ = ("ended", "early", "gone", "number", "opened", "relay", "target", "tunnel_flow", "way")
 
     def __init__(self, relay: Relay, number: int, target: Endpoint) -> None:
         self.relay = relay
@@ -180,21 +195,29 @@ class TcpFlow:
         self.target = target
         self.tunnel_flow: Flow | None = None
         self.opened = False
-        self.via = ""
+        self.way = Way("")
+        self.gone = ""  # an agent that turned out not to be there
         self.early: list[bytes] = []  # a server that speaks first, before our kernel has accepted
         self.ended = False
 
-    def dial(self, link: Link) -> None:
-        """Ask the far side to connect."""
+    def dial(self, *, relayed: bool = False) -> None:
+        """Ask the far side to connect, over our own link to an agent unless it is to be `relayed`.
+
+        Without a link this waits for one.
+        """
         host, port = self.target
-        found = self.relay.route(host, self.via)
-        if found is None:
+        way = self.relay.route(host, self.gone)
+        if way is None:
             del self.relay.flows[self.number]
             self.relay.verdict(self.number, Verdict.HOST_UNREACHABLE)
             return
-        address, self.via = found
-        self.relay.loops.dialled(self.number, (address, port))
-        request = Dial("tcp", address, port, int(self.relay.deadline * 1000), self.via)
+        self.way = way = replace(way, link=None) if relayed else way
+        link, via = (way.link, "") if way.link is not None else (self.relay.link, way.via)
+        if link is None:
+            self.relay.wait(self.number)
+            return
+        self.relay.loops.dialled(self.number, (way.host, port))
+        request = Dial("tcp", way.host, port, int(self.relay.deadline * 1000), via)
         self.tunnel_flow = link.open(messages.encode(request), self)
 
     def abandon(self) -> None:
@@ -223,12 +246,23 @@ class TcpFlow:
         """Tell the application what the far side met."""
         log.debug("dial refused", target=self.target, reason=reason.name, detail=detail)
         self.tunnel_flow = None
-        link = self.relay.link
-        if reason is Refusal.LINK_DOWN and self.via and link is not None and self.number in self.relay.flows:
-            self.dial(link)  # the agent has gone: the next choice, at once
+        if reason is Refusal.LINK_DOWN and self._next_way():
             return
         if self.relay.flows.pop(self.number, None) is not None:
             self.relay.verdict(self.number, VERDICTS[reason])
+
+    def _next_way(self) -> bool:
+        """Dial again, at once, if the way turned out to be none; returns whether there was another."""
+        if self.number not in self.relay.flows:
+            return False
+        if self.way.link is not None:
+            self.dial(relayed=True)  # the manager knows whether the agent lives
+            return True
+        if self.way.via and self.relay.link is not None:
+            self.gone = self.way.via
+            self.dial()
+            return True
+        return False
 
     def flow_data(self, data: memoryview) -> None:
         """Keep what comes before the accept; the flow's credit bounds it."""
@@ -263,14 +297,17 @@ class DatagramFlow:
         self.target = target
         self.tunnel_flow: Flow | None = None
 
-    def dial(self, link: Link) -> None:
-        """Ask the far side for an association with the target."""
+    def dial(self) -> None:
+        """Ask the far side for an association with the target; without a link there is none."""
         host, port = self.target
-        found = self.relay.route(host, "")
-        if found is None:
+        way = self.relay.route(host, "")
+        if way is None:
             return  # dropped: a virtual address that means nothing any more
-        address, via = found
-        request = Dial(self.transport, address, port, int(self.relay.deadline * 1000), via)
+        link, via = (way.link, "") if way.link is not None else (self.relay.link, way.via)
+        if link is None:
+            del self.relay.flows[self.number]
+            return
+        request = Dial(self.transport, way.host, port, int(self.relay.deadline * 1000), via)
         self.tunnel_flow = link.open(messages.encode(request), self)
 
     def send(self, payload: bytes) -> bool:

@@ -18,7 +18,6 @@ from inroad.core.status import (
     VifStatus,
 )
 from inroad.daemon.manager_link import ManagerLink
-from inroad.daemon.origins import Origins
 from inroad.daemon.session import Session
 
 
@@ -42,8 +41,8 @@ async def report(session: Session) -> Status:
         dns=_dns(session),
         vif=await _vif(session),
         tunnel=_tunnel(session.manager),
-        origin=_origin(session.manager.pod, origins),
-        agents=_agents(origins),
+        origin=_origin(session),
+        agents=_agents(session),
         attachments=[str(one) for one in origins.wishes.attachments],
         subnets=[
             SubnetStatus(str(routed.network), routed.network.version, routed.source)
@@ -101,18 +100,27 @@ def _tunnel(manager: ManagerLink) -> TunnelStatus:
     return TunnelStatus("up", since, manager.pod, stats["rtt_ms"], int(stats["flows"]))
 
 
-def _origin(manager_pod: str, origins: Origins) -> OriginStatus:
+def _origin(session: Session) -> OriginStatus:
+    origins = session.cluster.origins
     chosen = origins.current
-    for agent in origins.agents:
-        if agent.id == chosen.agent:
-            return OriginStatus(agent.pod, agent.kind, chosen.reason)
-    return OriginStatus(manager_pod, reason=chosen.reason)
+    agent = origins.info(chosen.agent)
+    if agent is None:
+        return OriginStatus(session.manager.pod, reason=chosen.reason)
+    return OriginStatus(agent.pod, agent.kind, chosen.reason, session.direct.path(agent.id))
 
 
-def _agents(origins: Origins) -> list[AgentStatus]:
+def _agents(session: Session) -> list[AgentStatus]:
+    origins = session.cluster.origins
     held = origins.holds()
     return [
-        AgentStatus(agent.namespace, agent.pod, agent.kind, agent.workload, agent.id in held)
+        AgentStatus(
+            agent.namespace,
+            agent.pod,
+            agent.kind,
+            agent.workload,
+            agent.id in held,
+            session.direct.path(agent.id),
+        )
         for agent in origins.agents
     ]
 

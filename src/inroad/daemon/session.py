@@ -19,6 +19,7 @@ from inroad.core.status import ConnectRequest
 from inroad.daemon import inside
 from inroad.daemon.attachments import Attachments
 from inroad.daemon.cluster_view import ClusterView
+from inroad.daemon.direct import Direct
 from inroad.daemon.dns_server import DnsServer
 from inroad.daemon.host_state import HostState
 from inroad.daemon.manager_link import ManagerLink
@@ -53,6 +54,7 @@ class Parts:
     """What a session is made of besides the cluster."""
 
     manager: ManagerLink
+    direct: Direct
     relay: Relay
     host: HostState
     dns: DnsServer
@@ -81,6 +83,7 @@ class Session:
         self.manager_namespace = manager_namespace
         self.cluster = cluster
         self.manager = parts.manager
+        self.direct = parts.direct
         self.relay = parts.relay
         self.host = parts.host
         self.dns = parts.dns
