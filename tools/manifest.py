@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "charts/inroad"
 MANIFEST = ROOT / "src/inroad/cli/manifest.yaml"
 NAMESPACE = "inroad"
+VERSION = "1.29.0"
+"""Of Kubernetes: an old one, because a field that a server does not know makes it refuse the whole object."""
 HEADER = (
     "# What the chart renders to with its default values, made by `make manifest`: change the chart instead."
 )
@@ -51,7 +53,8 @@ def render() -> str:
     sys.path.insert(0, str(ROOT))
     from tools import helm  # noqa: PLC0415 - only rendering needs it
 
-    argv = [str(helm.find(pinned=True)), "template", "inroad", str(CHART), "-n", NAMESPACE]
+    where = ("inroad", str(CHART), "-n", NAMESPACE, "--kube-version", VERSION)
+    argv = [str(helm.find(pinned=True)), "template", *where]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"manifest: {done.stderr}")

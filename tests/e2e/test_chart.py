@@ -69,7 +69,7 @@ def test_defaults_are_modest(tmp_path: Path) -> None:
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert named(objects, "Role").keys() == {f"{NAMESPACE}/traffic-manager"}
     [service] = named(objects, "Service").values()
-    assert [port["port"] for port in service["spec"]["ports"]] == [15703]  # never the clients' 15701
+    assert [port["port"] for port in service["spec"]["ports"]] == [15703, 443]  # never the clients' 15701
 
 
 @pytest.mark.parametrize(
@@ -91,10 +91,32 @@ def test_defaults_are_modest(tmp_path: Path) -> None:
         ({"logLevel": "debug"}, "LOG_LEVEL", "debug"),
         ({"prometheus": {"port": 9090}}, "HEALTH_PORT", "9090"),
         ({"image": {"registry": "r:5000/x", "tag": "7"}}, "AGENT_IMAGE", "r:5000/x/inroad:7"),
+        ({"agent": {"image": "mine:1"}}, "AGENT_IMAGE", "mine:1"),
+        ({"dial": {"allow": ["169.254.20.10/32", "fe80::/10"]}}, "DIAL_ALLOW", "169.254.20.10/32,fe80::/10"),
+        ({"agentInjection": {"enabled": False}}, "AGENT_INJECTION", ""),
+        ({"managerRbac": {"namespaced": True}, "namespaces": ["a"]}, "AGENT_INJECTION", ""),
     ],
 )
 def test_values_reach_the_manager(tmp_path: Path, values: dict[str, Any], variable: str, text: str) -> None:
     assert container(template(tmp_path, values))["env"][variable] == text
+
+
+def test_agents_are_as_the_values_say(tmp_path: Path) -> None:
+    resources = {"limits": {"memory": "64Mi"}}
+    objects = template(tmp_path, {"agent": {"port": 0, "resources": resources}})
+    values = json.loads(container(objects)["env"]["AGENT"])
+    assert (values["port"], values["resources"]["limits"]) == (0, {"memory": "64Mi"})
+    assert values["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_the_webhook_never_stands_in_a_pods_way(tmp_path: Path) -> None:
+    [webhook] = named(template(tmp_path, {"namespaces": ["shop"]}), "MutatingWebhookConfiguration").values()
+    [hook] = webhook["webhooks"]
+    assert (hook["failurePolicy"], hook["timeoutSeconds"], hook["sideEffects"]) == ("Ignore", 2, "None")
+    wanted = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["shop"]}
+    assert wanted in hook["namespaceSelector"]["matchExpressions"]
+    for values in ({"agentInjection": {"enabled": False}}, {"rbac": {"only": True}}):
+        assert named(template(tmp_path, values), "MutatingWebhookConfiguration") == {}
 
 
 def test_client_values_are_the_clients_configuration(tmp_path: Path) -> None:
@@ -150,6 +172,8 @@ def test_replicas_keep_apart(tmp_path: Path) -> None:
         ({"client": {"dns": {"excludeSufixes": [".corp"]}}}, "excludeSufixes"),
         ({"replicaCount": 0}, "replicaCount"),
         ({"replicas": 2}, "replicas"),
+        ({"dial": {"allow": ["localhost"]}}, "dial"),
+        ({"agentInjection": {"timeoutSeconds": 30}}, "timeoutSeconds"),
     ],
 )
 def test_what_is_wrong_is_refused_by_name(tmp_path: Path, values: dict[str, Any], words: str) -> None:
@@ -190,7 +214,8 @@ def left(stage: Stage, namespace: str) -> list[str]:
     kinds = "all,configmaps,secrets,serviceaccounts,roles,rolebindings,poddisruptionbudgets,endpointslices"
     label = "app.kubernetes.io/name=inroad"
     inside = stage.kubectl("get", kinds, "-n", namespace, "-o", "name").split()
-    outside = stage.kubectl("get", "clusterroles,clusterrolebindings", "-l", label, "-o", "name").split()
+    wide = "clusterroles,clusterrolebindings,mutatingwebhookconfigurations"
+    outside = stage.kubectl("get", wide, "-l", label, "-o", "name").split()
     own = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
     return sorted(({*inside} - own) | {name for name in outside if name.endswith(f"-{namespace}")})
 

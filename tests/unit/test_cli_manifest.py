@@ -25,6 +25,7 @@ def test_everything_moves_to_the_chosen_namespace() -> None:
         f"{rbac}/namespaces/net-tools/roles/traffic-manager",
         f"{rbac}/namespaces/net-tools/rolebindings/traffic-manager",
         "/apis/apps/v1/namespaces/net-tools/deployments/traffic-manager",
+        "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/traffic-manager-net-tools",
     }
 
 
@@ -35,6 +36,15 @@ def test_the_namespace_comes_first_and_bindings_name_what_exists() -> None:
     bindings = [body for body in bodies if body["kind"].endswith("Binding")]
     assert {body["roleRef"]["name"] for body in bindings} == roles
     assert {subject["namespace"] for body in bindings for subject in body["subjects"]} == {"other"}
+
+
+def test_the_webhook_is_asked_where_the_manager_is_and_may_be_patched_by_it() -> None:
+    bodies = manifest.objects("other")
+    [webhook] = [body for body in bodies if body["kind"] == "MutatingWebhookConfiguration"]
+    assert webhook["webhooks"][0]["clientConfig"]["service"]["namespace"] == "other"
+    [role] = [body for body in bodies if body["kind"] == "ClusterRole"]
+    named = {name for rule in role["rules"] for name in rule.get("resourceNames", ())}
+    assert named == {webhook["metadata"]["name"]} == {"traffic-manager-other"}
 
 
 def test_image_and_strategy() -> None:

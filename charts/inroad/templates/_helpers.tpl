@@ -16,6 +16,11 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{ $path }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
 
+{{/* Whether there is a webhook that puts sidecars into pods: "true" or nothing. */}}
+{{- define "inroad.injection" -}}
+{{- if and .Values.agentInjection.enabled (not .Values.managerRbac.namespaced) }}true{{ end -}}
+{{- end }}
+
 {{/* What the manager reads of the namespaces that clients may map. */}}
 {{- define "inroad.readRules" -}}
 - apiGroups: [""]

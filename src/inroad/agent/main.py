@@ -28,6 +28,8 @@ from inroad.tunnel.tls import TlsLink, connect_tls
 
 FIRST_RETRY, LONGEST_RETRY = 0.2, 5.0
 """Seconds between attempts; short, so that a new manager has its agents back within 3 s."""
+SIDECAR_RETRY = 30.0
+"""Seconds until a sidecar that was turned away asks again."""
 
 log = structlog.get_logger()
 
@@ -59,6 +61,11 @@ class Agent:
                 pause = FIRST_RETRY
             except (OSError, TokenMissing) as error:
                 why = str(error)
+            except Rejected as error:
+                if self._identity.kind != "sidecar":
+                    raise
+                # A container that ends would take the readiness of its pod, and so the workload, with it.
+                why, pause = str(error), SIDECAR_RETRY
             log.info("no link to the traffic-manager", reason=why, next_attempt_s=round(pause, 1))
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
             pause = min(pause * 2, LONGEST_RETRY)

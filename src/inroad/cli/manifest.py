@@ -42,6 +42,12 @@ def _move(body: Object, namespace: str) -> None:
             body["roleRef"]["name"] = _renamed(body["roleRef"]["name"], namespace)
     for subject in body.get("subjects", ()):
         subject["namespace"] = namespace
+    own = f"traffic-manager-{RENDERED_FOR}"
+    for rule in body.get("rules", ()):
+        if own in rule.get("resourceNames", ()):
+            rule["resourceNames"] = [_renamed(own, namespace)]
+    for webhook in body.get("webhooks", ()):
+        webhook["clientConfig"]["service"]["namespace"] = namespace
 
 
 def _renamed(name: str, namespace: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -18,6 +18,7 @@ import structlog
 
 from inroad import __version__
 from inroad.core import messages
+from inroad.core.dial_policy import Network
 from inroad.core.messages import AgentHello, AgentInfo, Agents, Dial, Lookup, LookupReply, Problem, Welcome
 from inroad.manager.identity import NotProved
 from inroad.tunnel.api import Flow, FlowHandler, Link, Quiet, Refusal
@@ -47,11 +48,17 @@ class Agent:
 
 
 class AgentRegistry:
-    """All admitted agents. `on_change` gets the whole new set."""
+    """All admitted agents. `on_change` gets the whole new set.
 
-    def __init__(self, prove: Prove, on_change: Callable[[Agents], None]) -> None:
+    `allow`: what they may dial although it is loopback, link-local and the like.
+    """
+
+    def __init__(
+        self, prove: Prove, on_change: Callable[[Agents], None], allow: Iterable[Network] = ()
+    ) -> None:
         self._prove = prove
         self._on_change = on_change
+        self._allow = tuple(map(str, allow))
         self._agents: dict[str, Agent] = {}
         self._greeting: set[asyncio.Task[None]] = set()
         self._ids = itertools.count(1)
@@ -114,7 +121,7 @@ class AgentRegistry:
         agent = self._agents[number] = Agent(info, link)
         link.on_control = lambda payload: self._on_control(agent, payload)
         link.on_closed = lambda reason: self._gone(agent, reason)
-        welcome = Welcome(messages.PROTOCOL_VERSION, __version__, pass_)
+        welcome = Welcome(messages.PROTOCOL_VERSION, __version__, pass_, allow=self._allow)
         link.send_control(messages.encode(welcome))
         log.info(
             "agent admitted", namespace=hello.namespace, pod=hello.pod, kind=hello.kind, workload=workload

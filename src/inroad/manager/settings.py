@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
-from typing import cast, get_args
+from typing import Annotated, Any, cast, get_args
 
 import msgspec
 
+from inroad.core.agent_container import RESOURCES, SECURITY
 from inroad.core.errors import ConfigInvalid
 from inroad.core.host_config import Address, Network
+from inroad.core.messages import AGENT_CLIENT_PORT
 from inroad.manager.pod_subnets import Strategy
+
+
+class AgentValues(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """What the chart says about agents' containers; see `core.agent_container.AgentSpec`."""
+
+    image: str = "inroad"
+    pull_policy: str = "IfNotPresent"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = AGENT_CLIENT_PORT
+    resources: dict[str, Any] = msgspec.field(default_factory=lambda: RESOURCES)
+    security: dict[str, Any] = msgspec.field(default_factory=lambda: SECURITY, name="securityContext")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`namespace`: the manager's own. `pod_addresses`: of this pod. The rest: values of the chart.
 
-    `namespace_selector` is a label selector as the API takes it: `team=shop,tier in (a,b)`.
+    `namespace_selector` is a label selector as the API takes it: `team=shop,tier in (a,b)`. `injection`: put
+    sidecars into annotated pods.
     """
 
     namespace: str = "inroad"
@@ -28,6 +41,9 @@ class Settings:
     service_cidrs: tuple[Network, ...] = ()
     namespaces: tuple[str, ...] = ()
     namespace_selector: str = ""
+    dial_allow: tuple[Network, ...] = ()
+    agent: AgentValues = field(default_factory=AgentValues)
+    injection: bool = False
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Settings:
@@ -51,6 +67,9 @@ class Settings:
             service_cidrs=_networks("serviceCIDRs", environ.get("SERVICE_CIDRS", "")),
             namespaces=tuple(sorted(set(environ.get("NAMESPACES", "").replace(",", " ").split()))),
             namespace_selector=_selector(environ.get("NAMESPACE_SELECTOR", "")),
+            dial_allow=_networks("dial.allow", environ.get("DIAL_ALLOW", "")),
+            agent=_agent(environ.get("AGENT", ""), environ.get("AGENT_IMAGE", "")),
+            injection=environ.get("AGENT_INJECTION") == "true",
         )
 
 
@@ -63,6 +82,14 @@ def _networks(name: str, value: str) -> tuple[Network, ...]:
         except ValueError as error:
             raise ConfigInvalid(f"{name}: {error}", "write a subnet as 10.0.0.0/16 or fd00::/64") from error
     return tuple(found)
+
+
+def _agent(value: str, image: str) -> AgentValues:
+    try:
+        values = msgspec.json.decode(value or "{}", type=AgentValues)
+        return msgspec.structs.replace(values, image=image or values.image)
+    except msgspec.MsgspecError as error:
+        raise ConfigInvalid(f"agent: {error}", "see the chart's values.yaml") from error
 
 
 class _Expression(msgspec.Struct):

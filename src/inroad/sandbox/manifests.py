@@ -17,6 +17,7 @@ Rule = tuple[str, list[str], list[str]]
 MANAGER_NAMESPACE = "inroad"
 HEALTH_PORT = 15702
 AGENT_PORT = 15703
+WEBHOOK_PORT = 15704
 MANAGER_LABELS = {"app.kubernetes.io/name": "inroad", "app.kubernetes.io/component": "traffic-manager"}
 PYTHON = ["python3", "-m"]
 
@@ -250,11 +251,16 @@ def external() -> Json:
 
 def manager_pod() -> Json:
     """Return the traffic-manager's pod as the chart has it."""
+    values = {
+        "CLIENT_CONFIG": "/etc/inroad/client.yaml",
+        "AGENT_IMAGE": "inroad",
+        "AGENT_INJECTION": "true",
+    }
     container = {
         "name": "traffic-manager",
         "image": "inroad",
         "args": ["serve", "manager"],
-        "env": [*IDENTITY, {"name": "CLIENT_CONFIG", "value": "/etc/inroad/client.yaml"}],
+        "env": [*IDENTITY, *({"name": name, "value": value} for name, value in values.items())],
         "ports": [{"name": "health", "containerPort": HEALTH_PORT}],
         "readinessProbe": {"httpGet": {"path": "/readyz", "port": "health"}, "periodSeconds": 2},
         "livenessProbe": {"httpGet": {"path": "/healthz", "port": "health"}},
@@ -274,6 +280,36 @@ def manager_pod() -> Json:
     }
 
 
+def webhook() -> Json:
+    """Return what has the API server ask the traffic-manager about new pods, as in the chart."""
+    service = {"name": "traffic-manager", "namespace": MANAGER_NAMESPACE, "path": "/mutate"}
+    rule = {"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}
+    ours = {
+        "key": "app.kubernetes.io/component",
+        "operator": "NotIn",
+        "values": ["traffic-manager", "traffic-agent"],
+    }
+    system = {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["kube-system"]}
+    hook = {
+        "name": "traffic-agent.inroad.dev",
+        "admissionReviewVersions": ["v1"],
+        "clientConfig": {"service": service},
+        "rules": [rule],
+        "failurePolicy": "Ignore",
+        "reinvocationPolicy": "IfNeeded",
+        "sideEffects": "None",
+        "timeoutSeconds": 2,
+        "namespaceSelector": {"matchExpressions": [system]},
+        "objectSelector": {"matchExpressions": [ours]},
+    }
+    return {
+        "kind": "MutatingWebhookConfiguration",
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "metadata": {"name": f"traffic-manager-{MANAGER_NAMESPACE}", "labels": MANAGER_LABELS},
+        "webhooks": [hook],
+    }
+
+
 def manager() -> list[Placed]:
     """Return the traffic-manager as the chart installs it, with its rights."""
     config = {
@@ -287,6 +323,7 @@ def manager() -> list[Placed]:
         ("networking.k8s.io", ["servicecidrs"], ["list", "watch"]),
         ("discovery.k8s.io", ["endpointslices"], ["list", "watch"]),
         ("authentication.k8s.io", ["tokenreviews"], ["create"]),
+        ("admissionregistration.k8s.io", ["mutatingwebhookconfigurations"], ["patch"]),
     ]
     own: list[Rule] = [
         ("", ["services"], ["create", "delete"]),
@@ -298,6 +335,7 @@ def manager() -> list[Placed]:
         "metadata": {"name": "traffic-manager-tls", "labels": MANAGER_LABELS},
     }
     name = "traffic-manager"
+    ports = [("agents", "TCP", AGENT_PORT, AGENT_PORT), ("webhook", "TCP", 443, WEBHOOK_PORT)]
     return [
         namespace(MANAGER_NAMESPACE),
         (MANAGER_NAMESPACE, service_account(name, MANAGER_LABELS)),
@@ -305,7 +343,8 @@ def manager() -> list[Placed]:
         *grant(name, MANAGER_NAMESPACE, own, MANAGER_NAMESPACE),
         (MANAGER_NAMESPACE, config),
         (MANAGER_NAMESPACE, certificates),
-        (MANAGER_NAMESPACE, service(name, MANAGER_LABELS, [("agents", "TCP", AGENT_PORT, AGENT_PORT)])),
+        (MANAGER_NAMESPACE, service(name, MANAGER_LABELS, ports)),
+        ("", webhook()),
         (MANAGER_NAMESPACE, deployment(name, 1, MANAGER_LABELS, manager_pod())),
     ]
 

@@ -1,0 +1,128 @@
+"""The traffic-manager's side towards agents: who they are, how they get here, and into which pods they go.
+
+All of it rests on the certificates in the chart's Secret. While those can't be had there are no agents, and
+it is tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import secrets
+import socket
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+import structlog
+
+from inroad.core.agent_container import AgentSpec
+from inroad.core.errors import InroadError
+from inroad.core.messages import AgentHello, Agents, Ticket, TicketRequest
+from inroad.kube.client import ApiClient
+from inroad.manager.agents import AgentRegistry
+from inroad.manager.authority import Certificates
+from inroad.manager.identity import NotProved, Tickets, check_token
+from inroad.manager.injector import Injector
+from inroad.manager.settings import Settings
+from inroad.manager.webhook import Registration, knows_native_sidecars, serve_webhook
+from inroad.tunnel.listen import listen
+from inroad.tunnel.tls import serve_tls
+
+AGENT_PORT = 15703
+"""TLS on the pod network, for agents that prove who they are."""
+RETRY, REFRESH = 5.0, 600.0
+"""Seconds until the certificates are looked at again: when they can't be had, and when all is well."""
+
+log = structlog.get_logger()
+
+
+class AgentSide:
+    """Agents as the manager has them; `registry` is the part that clients use."""
+
+    def __init__(self, api: ApiClient, settings: Settings, on_change: Callable[[Agents], None]) -> None:
+        self.registry = AgentRegistry(self._prove, on_change, settings.dial_allow)
+        self._api = api
+        self._settings = settings
+        self._certificates = Certificates(api, settings.namespace)
+        self._registration = Registration(api, settings.namespace)
+        self._injector = Injector(self._spec, self._manages)
+        self._tickets = Tickets(secrets.token_bytes(32))
+        self._open = False
+
+    async def start(self, stack: AsyncExitStack) -> None:
+        """Take agents from now on, or as soon as the certificates can be had."""
+        stack.callback(self.registry.close)
+        self._injector.native = await knows_native_sidecars(self._api)
+        pause = await self._refresh(stack)
+        stack.callback(asyncio.create_task(self._keep(stack, pause)).cancel)
+
+    async def _keep(self, stack: AsyncExitStack, pause: float) -> None:
+        while True:
+            await asyncio.sleep(pause)
+            pause = await self._refresh(stack)
+
+    async def _refresh(self, stack: AsyncExitStack) -> float:
+        """Look at the certificates; returns the seconds until they should be looked at again."""
+        try:
+            authority = await self._certificates.refresh()
+            if not self._open:
+                self._tickets = Tickets(hashlib.sha256(authority.ca_key.encode()).digest())
+                await self._listen(stack)
+                self._open = True
+        except InroadError as error:
+            without = "renewed" if self._open else "kept, so no agents are taken"
+            log.warning(f"the certificates can't be {without}", reason=str(error))
+            return RETRY
+        if self._settings.injection:
+            await self._registration.publish(authority.ca)
+        return REFRESH
+
+    async def _listen(self, stack: AsyncExitStack) -> None:
+        context = self._certificates.context
+        listeners = [listen(socket.AF_INET, "0.0.0.0", AGENT_PORT)]
+        with contextlib.suppress(OSError):  # a pod without IPv6
+            listeners.append(listen(socket.AF_INET6, "::", AGENT_PORT))
+        for server in await serve_tls(listeners, context, self.registry.attach):
+            stack.callback(server.close)
+        if self._settings.injection:
+            webhook = await serve_webhook(self._injector, context)
+            stack.push_async_callback(webhook.cleanup)
+
+    def _manages(self, namespace: str) -> bool:
+        """Tell whether agents of a namespace are for our clients. A selector is the webhook's own."""
+        return not self._settings.namespaces or namespace in self._settings.namespaces
+
+    def _spec(self) -> AgentSpec:
+        authority = self._certificates.authority
+        if authority is None:
+            raise NotProved("this traffic-manager has no certificates and takes no agents")
+        values = self._settings.agent
+        manager = f"traffic-manager.{self._settings.namespace}:{AGENT_PORT}"
+        return AgentSpec(
+            values.image,
+            manager,
+            authority.ca,
+            values.pull_policy,
+            values.resources,
+            values.security,
+            values.port,
+        )
+
+    def give_ticket(self, request: TicketRequest) -> Ticket:
+        """Issue a ticket with what its agent needs; raises `NotProved`."""
+        spec = self._spec()
+        if not self._manages(request.namespace):
+            raise NotProved(f"this traffic-manager does not serve namespace {request.namespace}")
+        return Ticket(request.id, self._tickets.issue(request), spec.manager, spec.ca_pem, spec.image)
+
+    async def _prove(self, hello: AgentHello, address: str) -> tuple[str, str]:
+        if not self._manages(hello.namespace):
+            raise NotProved(f"this traffic-manager does not serve namespace {hello.namespace}")
+        if hello.ticket:
+            workload = self._tickets.redeem(hello)
+        else:
+            await check_token(self._api, hello)
+            workload = hello.workload
+        log.debug("proof accepted", pod=hello.pod, address=address)
+        return workload, self._tickets.pass_for(hello, workload) if hello.ticket else ""
