@@ -16,6 +16,7 @@ from inroad import __version__
 from inroad.core import messages
 from inroad.core.errors import InroadError, TunnelFailed
 from inroad.core.messages import Control, Hello, Lookup, LookupReply, Problem, Welcome
+from inroad.kube.portforward import nobody_listened
 from inroad.tunnel.api import Flow, FlowHandler, Link, Refusal
 
 GREETING_TIMEOUT = 5.0
@@ -148,7 +149,7 @@ class PeerLink:
         if self._greeted:
             self._on_closed(reason)
         elif not self._welcome.done():
-            self._welcome.set_exception(TunnelFailed(f"{self.peer} closed the link: {reason}"))
+            self._welcome.set_exception(_not_greeted(self.peer, reason))
 
     def _end(self) -> None:
         self._over = True
@@ -157,6 +158,17 @@ class PeerLink:
         for number, future in self._lookups.items():
             if not future.done():
                 future.set_result(LookupReply(number, error="the link to the cluster broke"))
+
+
+def _not_greeted(peer: str, reason: str) -> TunnelFailed:
+    """Return the error for a link that ended before the peer said a word."""
+    if nobody_listened(reason):
+        return TunnelFailed(
+            f"{peer} is ready, but its node finds nobody on its client port",
+            "under a sandboxing runtime (Kata, gVisor) that can't work, so choose another one: "
+            "inroad upgrade --set runtimeClassName=NAME; under an ordinary one, read the pod's log",
+        )
+    return TunnelFailed(f"{peer} closed the link: {reason}")
 
 
 def _refuse_flow(flow: Flow, request: bytes) -> FlowHandler:

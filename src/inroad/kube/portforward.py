@@ -16,6 +16,18 @@ from inroad.kube.failures import ApiStatus
 PROTOCOL = "v4.channel.k8s.io"
 
 
+def nobody_listened(reason: str) -> bool:
+    """Tell whether a forward ended because the pod's node found nothing on the port.
+
+    The node's words come over channel 1: of containerd ("failed to connect to localhost:15701 inside
+    namespace ...: connect: connection refused"; before 1.5 socat's "Connection refused"), of CRI-O ("failed
+    to dial 15701: ..."). For Kata and gVisor they are the very same, whether somebody listens or not: these
+    runtimes keep the pod's loopback to themselves, and the node dials in a namespace that is empty
+    (kata-containers/kata-containers#10843, google/gvisor#3811).
+    """
+    return "error forwarding port" in reason and "connection refused" in reason.lower()
+
+
 async def port_forward(
     client: ApiClient, namespace: str, pod: str, port: int
 ) -> aiohttp.ClientWebSocketResponse:
