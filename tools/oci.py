@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import platform
 import tarfile
 from collections.abc import Iterable, Mapping
@@ -128,6 +129,22 @@ def write_archive(target: Path, reference: str, layers: Iterable[Layer], config:
     return _write_tar(target, files)
 
 
+def read_archive(source: Path) -> tuple[list[Layer], dict[str, object]]:
+    """Return the layers and the `config` object of an image that `write_archive` wrote."""
+    with tarfile.open(source) as tar:
+
+        def read(name: str) -> bytes:
+            content = tar.extractfile(name)
+            if content is None:
+                raise ValueError(f"{source}: {name} is no file")
+            return content.read()
+
+        [image] = json.loads(read("manifest.json"))
+        described = json.loads(read(image["Config"]))
+        pairs = zip(image["Layers"], described["rootfs"]["diff_ids"], strict=True)
+        return [Layer(read(name), diff_id) for name, diff_id in pairs], described["config"]
+
+
 def full_reference(reference: str) -> str:
     """Return a reference as containerd names it: `inroad:1` is `docker.io/library/inroad:1`."""
     first, slash, _ = reference.partition("/")
@@ -142,7 +159,7 @@ def _blob_path(entry: Mapping[str, object]) -> str:
 
 def _write_tar(target: Path, files: Mapping[str, bytes]) -> int:
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(target.name + ".part")
+    draft = target.with_name(f"{target.name}.{os.getpid()}")
     with tarfile.open(draft, "w", format=tarfile.PAX_FORMAT) as tar:
         for name, content in files.items():
             entry = tarfile.TarInfo(name)

@@ -25,7 +25,8 @@ import aiohttp
 import pytest
 import yaml
 
-KUBECTL = shutil.which("kubectl", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+_PATH = [os.environ.get("KUBEBUILDER_ASSETS", ""), str(Path(sys.executable).parent), os.environ["PATH"]]
+KUBECTL = shutil.which("kubectl", path=os.pathsep.join(filter(None, _PATH)))
 Json = dict[str, Any]
 
 

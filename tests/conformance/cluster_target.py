@@ -2,7 +2,8 @@
 
 `INROAD_E2E_KUBECONFIG` names an existing cluster; the same tables then say what kube-proxy and CoreDNS answer
 there. Its nodes need an image with this package's workloads, dig and curl, by the name in
-`INROAD_E2E_IMAGE` (default `inroad:0.1.0`). Everything is in a namespace that goes away afterwards.
+`INROAD_E2E_IMAGE` (default `inroad:0.1.0`); `INROAD_E2E_PROXY_MODE` says kube-proxy's mode where it is known.
+Everything is in a namespace that goes away afterwards.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ import pytest
 
 KUBECONFIG = os.environ.get("INROAD_E2E_KUBECONFIG", "")
 IMAGE = os.environ.get("INROAD_E2E_IMAGE", "inroad:0.1.0")
-KUBECTL = shutil.which("kubectl", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") or "kubectl"
+PROXY_MODE = os.environ.get("INROAD_E2E_PROXY_MODE", "" if KUBECONFIG else "nftables")
+"""The mode of kube-proxy, "" when it is not known; the sandbox does what nftables mode does."""
+_PATH = [os.environ.get("KUBEBUILDER_ASSETS", ""), str(Path(sys.executable).parent), os.environ["PATH"]]
+KUBECTL = shutil.which("kubectl", path=os.pathsep.join(filter(None, _PATH))) or "kubectl"
 INROAD = [sys.executable, "-I", "-m", "inroad"]
 Json = dict[str, Any]
 

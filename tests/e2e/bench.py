@@ -11,6 +11,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from tests.e2e import workloads
 from tests.e2e.cluster import cluster as clusters
@@ -108,23 +109,28 @@ def rounds(stage: Stage, count: int) -> dict[str, list[float]]:
     }
 
 
+def _prepared(cluster: clusters.Cluster, archive: Path) -> Stage:
+    """Return the cluster as a stage with our image, the workloads and the manager."""
+    for node in cluster.nodes:
+        images.load(node, archive)
+    stage = Stage(cluster)
+    stage.kubectl("apply", "-f", "-", stdin=workloads.as_list())
+    install(stage)
+    for namespace in ("shop", NAMESPACE):
+        stage.wait_for_pods(namespace)
+    return stage
+
+
 def main() -> int:
     """Bring the stage up, measure, print a table and JSON."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     archive = ROOT / "dist/inroad-image.tar"
     image.make(archive, print)
-    cluster = clusters.up("bench")
-    try:
-        for node in cluster.nodes:
-            images.load(node, archive)
-        stage = Stage(cluster)
-        stage.kubectl("apply", "-f", "-", stdin=workloads.as_list())
-        install(stage)
-        for namespace in ("shop", NAMESPACE):
-            stage.wait_for_pods(namespace)
-        found = rounds(stage, count)
-    finally:
-        clusters.down("bench")
+    with clusters.claimed("bench") as name:
+        try:
+            found = rounds(_prepared(clusters.up(name), archive), count)
+        finally:
+            clusters.down(name)
     print(f"{'':28}{'down Gbit/s':>12}{'p50 us':>10}{'p99 us':>10}{'new conns/s':>13}")
     for way, (down, p50, p99, fresh) in found.items():
         print(f"{way:28}{down:12.2f}{p50:10.0f}{p99:10.0f}{fresh:13.0f}")

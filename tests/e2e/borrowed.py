@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.cluster.cluster import Cluster
-from tests.e2e.cluster.machine import MachineFailed
+from tests.e2e.cluster.machine import MachineFailed, run_to_end
 
 
 @dataclass
@@ -34,19 +34,7 @@ class Host:
         timeout: float = 60.0,
     ) -> subprocess.CompletedProcess[str]:
         """Run a program to its end on this host."""
-        done = subprocess.run(
-            argv,
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            text=True,
-            env={**os.environ, **env} if env else None,
-            timeout=timeout,
-            check=False,
-        )
-        if check and done.returncode:
-            raise MachineFailed(f"{' '.join(argv)}: exit {done.returncode}: {done.stderr or done.stdout}")
-        return done
+        return run_to_end(self.name, argv, argv, stdin, env, check, timeout)
 
 
 @dataclass

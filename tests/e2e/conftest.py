@@ -63,20 +63,21 @@ def bare(request: pytest.FixtureRequest) -> Iterator[Stage]:
         shutil.rmtree(borrowed.state)
         return
     image: Path = request.getfixturevalue("image")
-    cluster = _running() or clusters.up("e2e", say=say)
-    try:
-        for node in cluster.nodes:
-            images.load(node, image)
-        yield Stage(cluster)
-    finally:
-        if not KEEP:
-            clusters.down("e2e")
+    with clusters.claimed("e2e") as name:
+        cluster = _running(name) or clusters.up(name, say=say)
+        try:
+            for node in cluster.nodes:
+                images.load(node, image)
+            yield Stage(cluster)
+        finally:
+            if not KEEP:
+                clusters.down(name)
 
 
-def _running() -> clusters.Cluster | None:
+def _running(name: str) -> clusters.Cluster | None:
     """Return the cluster that INROAD_E2E_KEEP left by an earlier run."""
     with contextlib.suppress(MachineFailed):
-        return clusters.load("e2e") if KEEP else None
+        return clusters.load(name) if KEEP else None
     return None
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.e2e.cluster.machine import Machine
+from tools import oci
 
 NETWORK, GATEWAY, ADDRESS = "172.30.0.0/24", "172.30.0.1", "172.30.0.2"
 NETNS = "/run/netns/client"
@@ -30,13 +30,8 @@ def unpack(archive: Path, root: Path) -> None:
     """Unpack an image archive's layers into a directory."""
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
-    with tarfile.open(archive) as image:
-        manifest = image.extractfile("manifest.json")
-        assert manifest is not None
-        for name in json.load(manifest)[0]["Layers"]:
-            layer = image.extractfile(name)
-            assert layer is not None
-            subprocess.run(["tar", "-xz", "-C", str(root)], input=layer.read(), check=True)
+    for layer in oci.read_archive(archive)[0]:
+        subprocess.run(["tar", "-xz", "-C", str(root)], input=layer.blob, check=True)
 
 
 def connect_network(workstation: Machine, *, ipv6: bool) -> None:

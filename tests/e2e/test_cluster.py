@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.own_cluster,
     pytest.mark.skipif(os.geteuid() != 0, reason="the test cluster makes namespaces"),
 ]
-NAME = "e2e-life"
+NAME = f"life-{os.getpid()}"
 
 
 def traces() -> tuple[str, list[str], list[str], bool, list[str]]:

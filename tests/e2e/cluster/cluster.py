@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import itertools
 import json
 import os
 import shutil
@@ -29,6 +31,7 @@ from tests.e2e.cluster.machine import (
 )
 
 STATE_ROOT = Path("/var/tmp/inroad-e2e")
+LOCKS = Path("/run/lock/inroad-e2e")
 SERVER = f"https://{network.API_ADDRESS}:{network.API_PORT}"
 INNER_SERVER = f"https://{network.node_addresses(1)[0]}:{network.API_PORT}"
 LAN, WORKSTATION = "lan", "workstation"
@@ -173,13 +176,21 @@ def keep_logs(cluster: Cluster) -> None:
 
 
 @contextlib.contextmanager
-def running(name: str = "e2e") -> Iterator[Cluster]:
-    """A cluster for the length of a `with`."""
-    cluster = up(name)
-    try:
-        yield cluster
-    finally:
-        down(name)
+def claimed(wish: str) -> Iterator[str]:
+    """Keep a cluster's name for the length of a `with`: `wish`, or `wish-2`, ... when other runs hold it.
+
+    The kernel gives a name back when its run ends, however it ends; what that run left, `up` removes.
+    """
+    LOCKS.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        name = wish if number == 1 else f"{wish}-{number}"
+        with (LOCKS / name).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield name
+            return
 
 
 def _steps(cluster: Cluster, binaries: Path, node_count: int) -> list[tuple[str, Callable[[], None]]]:

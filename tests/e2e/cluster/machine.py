@@ -7,6 +7,7 @@ and the state directory, `destroy` removes. Nothing is visible from the host's o
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
@@ -116,6 +117,36 @@ def only_child(pid: int) -> int | None:
     return int(children[0]) if children else None
 
 
+def run_to_end(
+    where: str,
+    argv: Sequence[str],
+    line: Sequence[str],
+    stdin: str | None,
+    env: Mapping[str, str] | None,
+    check: bool,
+    timeout: float,
+) -> subprocess.CompletedProcess[str]:
+    """Run `line`, which is how `argv` runs on the machine `where`; `MachineFailed` when it fails and `check`.
+
+    `env` is added to this process's environment; without `stdin` there is nothing to read.
+    """
+    done = subprocess.run(
+        line,
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **env} if env else None,
+        timeout=timeout,
+        check=False,
+    )
+    if check and done.returncode:
+        raise MachineFailed(
+            f"{where}: {' '.join(argv)}: exit {done.returncode}: {done.stderr or done.stdout}"
+        )
+    return done
+
+
 @dataclass
 class Program:
     """A long-running program on a machine. `pid` is the host's number for it."""
@@ -179,21 +210,7 @@ class Machine:
         timeout: float = 60.0,
     ) -> subprocess.CompletedProcess[str]:
         """Run a program to its end on this machine; with `check`, raise `MachineFailed` when it fails."""
-        done = subprocess.run(
-            self.enter(argv),
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            text=True,
-            env={**os.environ, **env} if env else None,
-            timeout=timeout,
-            check=False,
-        )
-        if check and done.returncode:
-            raise MachineFailed(
-                f"{self.name}: {' '.join(argv)}: exit {done.returncode}: {done.stderr or done.stdout}"
-            )
-        return done
+        return run_to_end(self.name, argv, self.enter(argv), stdin, env, check, timeout)
 
     def start(self, name: str, *argv: str, env: Mapping[str, str] | None = None) -> Program:
         """Start a long-running program; its output goes to `<state>/<name>.log`."""
@@ -278,7 +295,15 @@ def boot(cluster: str, name: str, state: Path, binaries: Path, *, node: bool, re
 
 
 def make_cgroup(hierarchy: Path, path: str) -> Path:
-    """Make a cgroup v1 path level by level; a cpuset takes no process before it has processors and memory."""
+    """Make a cgroup v1 path; made anew when another cluster's end takes the common parent away meanwhile."""
+    for _ in range(20):
+        with contextlib.suppress(FileNotFoundError):
+            return _make_levels(hierarchy, path)
+    return _make_levels(hierarchy, path)
+
+
+def _make_levels(hierarchy: Path, path: str) -> Path:
+    """Make the path level by level: a cpuset takes no process before it has processors and memory."""
     here = hierarchy
     for part in path.split("/"):
         parent, here = here, here / part
