@@ -151,6 +151,19 @@ def test_rights_only_and_all_but_rights(tmp_path: Path) -> None:
     assert {body["kind"] for body in rest} & roles == set()
 
 
+def test_where_the_managers_pods_run(tmp_path: Path) -> None:
+    """Node selector, tolerations and runtime class reach the pods as they are."""
+    values = {
+        "nodeSelector": {"pool": "tools"},
+        "tolerations": [{"operator": "Exists"}],
+        "runtimeClassName": "runc",
+        "priorityClassName": "system-cluster-critical",
+    }
+    [deployment] = named(template(tmp_path, values), "Deployment").values()
+    pod = deployment["spec"]["template"]["spec"]
+    assert {name: pod[name] for name in values} == values
+
+
 def test_replicas_keep_apart(tmp_path: Path) -> None:
     objects = template(tmp_path, {"replicaCount": 3})
     assert len(named(objects, "PodDisruptionBudget")) == 1

@@ -110,3 +110,32 @@ def test_what_it_is_authorised_as(peer: Stage, verbs: str, allowed: bool) -> Non
     audit = (peer.cluster.nodes[0].state / "audit.log").read_text().splitlines()
     events = [json.loads(line) for line in audit if '"portforward"' in line and f":{name}" in line]
     assert {event["verb"] for event in events} == {"get"}
+
+
+@pytest.fixture
+def deaf(stage: Stage) -> Iterator[Stage]:
+    """A ready pod, labelled as a manager in a namespace of its own, on whose loopback nobody listens.
+
+    From outside a manager under Kata or gVisor is just that: the node dials a loopback that is not the pod's.
+    """
+    labels = {"app.kubernetes.io/name": "inroad", "app.kubernetes.io/component": "traffic-manager"}
+    command = ["python3", "-c", "import signal; signal.pause()"]
+    container = {"name": "main", "image": IMAGE, "imagePullPolicy": "Never", "command": command}
+    metadata = {"name": "traffic-manager", "namespace": "deaf", "labels": labels}
+    spec = {"containers": [container], "terminationGracePeriodSeconds": 0}
+    items = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "deaf"}},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec},
+    ]
+    stage.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
+    stage.wait_for_pods("deaf")
+    yield stage
+    stage.kubectl("delete", "namespace", "deaf", timeout=120)
+
+
+def test_a_runtime_that_can_not_forward_is_explained(deaf: Stage) -> None:
+    deaf.inroad("quit", status=None)
+    done = deaf.inroad("connect", "--manager-namespace", "deaf", status=25)
+    assert "finds nobody on its client port" in done.stderr
+    assert "Kata, gVisor" in done.stderr
+    assert "runtimeClassName" in done.stderr
