@@ -133,8 +133,8 @@ class Relay:
         if flow in self.dialled:
             self.dialled.pop(flow).close()
 
-    def datagram(self, flow: int, source: Endpoint, target: Endpoint, payload: bytes) -> None:
-        del source
+    def datagram(self, flow: int, source: Endpoint, target: Endpoint, ttl: int, payload: bytes) -> None:
+        del source, ttl
         sock = self.associations.get(flow)
         if sock is None:
             sock = self.associations[flow] = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -152,7 +152,7 @@ class Relay:
                 return
             self.vif.send_datagram(flow, payload)
 
-    def echo(self, flow: int, source: str, target: str, sequence: int, payload: bytes) -> None:
+    def echo(self, flow: int, source: str, target: str, ttl: int, sequence: int, payload: bytes) -> None:
         self.vif.echo_reply(flow, sequence, payload)
 
     def expired(self, flow: int) -> None:

@@ -55,6 +55,7 @@ class Daemon:
     gone: list[int] = field(default_factory=list)
     datagrams: list[tuple[int, Endpoint, Endpoint, bytes]] = field(default_factory=list)
     echoes: list[tuple[int, str, str, int, bytes]] = field(default_factory=list)
+    hops: list[int] = field(default_factory=list)
     ended: list[int] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     answer: Callable[[bytes], bytes | None] = bytes
@@ -93,14 +94,16 @@ class Daemon:
             pass
         sock.close()
 
-    def datagram(self, flow: int, source: Endpoint, target: Endpoint, payload: bytes) -> None:
+    def datagram(self, flow: int, source: Endpoint, target: Endpoint, ttl: int, payload: bytes) -> None:
+        self.hops.append(ttl)
         self.datagrams.append((flow, source, target, payload))
         reply = self.answer(payload)
         if reply is not None:
             self.vif.send_datagram(flow, reply)
         self.changed.set()
 
-    def echo(self, flow: int, source: str, target: str, sequence: int, payload: bytes) -> None:
+    def echo(self, flow: int, source: str, target: str, ttl: int, sequence: int, payload: bytes) -> None:
+        self.hops.append(ttl)
         self.echoes.append((flow, source, target, sequence, payload))
         self.vif.echo_reply(flow, sequence, payload)
         self.changed.set()

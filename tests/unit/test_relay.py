@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import socket
 
+import pytest
+
 from inroad.core import messages
+from inroad.core.loops import HOP_LIMIT
 from inroad.daemon.relay import Relay, Way
 from inroad.host.vif.api import Verdict
 from inroad.tunnel.api import Refusal
 
 WEB = ("10.96.0.5", 80)
 APP = ("246.246.0.1", 40000)
+CAME_BACK = HOP_LIMIT - 2
 
 
 class FakeVif:
@@ -163,8 +167,8 @@ async def test_a_flow_that_breaks_before_the_verdict_times_out_and_may_be_tried_
 
 async def test_datagrams_of_one_association_share_a_flow_and_answers_come_back():
     relay = connected_relay()
-    relay.datagram(3, APP, ("10.96.0.7", 7), b"one")
-    relay.datagram(3, APP, ("10.96.0.7", 7), b"two")
+    relay.datagram(3, APP, ("10.96.0.7", 7), 64, b"one")
+    relay.datagram(3, APP, ("10.96.0.7", 7), 64, b"two")
     (flow,) = relay.link.flows
     assert flow.request.transport == "udp"
     assert flow.datagrams == [b"one", b"two"]
@@ -177,13 +181,13 @@ async def test_datagrams_of_one_association_share_a_flow_and_answers_come_back()
 async def test_netbios_never_leaves_the_workstation():
     relay = connected_relay()
     for port in (137, 138, 139):
-        relay.datagram(3, APP, ("10.96.0.7", port), b"hello")
+        relay.datagram(3, APP, ("10.96.0.7", port), 64, b"hello")
     assert relay.link.flows == []
 
 
 async def test_an_echo_request_is_answered_only_by_the_far_side():
     relay = connected_relay()
-    relay.echo(4, APP[0], "10.244.1.7", 258, b"payload")
+    relay.echo(4, APP[0], "10.244.1.7", 64, 258, b"payload")
     (flow,) = relay.link.flows
     assert flow.request.transport == "ping"
     assert flow.datagrams == [b"\x01\x02payload"]
@@ -210,35 +214,64 @@ def test_all_verdicts_are_used():
 
 async def test_a_closed_udp_port_is_told_to_the_application_but_a_lost_link_is_not():
     relay = connected_relay()
-    relay.datagram(3, APP, ("10.96.0.7", 9), b"one")
+    relay.datagram(3, APP, ("10.96.0.7", 9), 64, b"one")
     relay.link.flows[0].handler.flow_refused(Refusal.REFUSED, "")
     assert relay.vif.said == ["3 unreachable REFUSED"]
-    relay.datagram(4, APP, ("10.96.0.7", 9), b"one")
+    relay.datagram(4, APP, ("10.96.0.7", 9), 64, b"one")
     relay.link.flows[1].handler.flow_reset()
     assert relay.vif.said == ["3 unreachable REFUSED"]
-    relay.datagram(4, APP, ("10.96.0.7", 9), b"two")
+    relay.datagram(4, APP, ("10.96.0.7", 9), 64, b"two")
     assert len(relay.link.flows) == 3
 
 
 async def test_a_dial_that_comes_back_is_refused_and_not_dialled_again():
     relay = connected_relay()
     relay.syn(1, APP, WEB, 64)
-    relay.syn(2, ("246.246.0.1", 40001), WEB, 62)
+    relay.syn(2, ("246.246.0.1", 40001), WEB, CAME_BACK)
     assert relay.vif.said == ["2 REFUSED"]
     assert len(relay.link.flows) == 1
     assert relay.counters["recursions"] == 1
     assert relay.counters["dials"] == 1
 
 
-async def test_a_second_local_connect_to_the_same_destination_is_dialled():
+async def test_a_datagram_and_an_echo_that_come_back_are_unreachable_and_not_sent_again():
     relay = connected_relay()
-    relay.syn(1, APP, WEB, 64)
-    relay.syn(2, ("246.246.0.1", 40001), WEB, 64)
+    relay.datagram(1, APP, ("10.96.0.7", 7), 64, b"one")
+    for payload in (b"one", b"two"):
+        relay.datagram(2, ("246.246.0.1", 40001), ("10.96.0.7", 7), CAME_BACK, payload)
+    relay.echo(3, APP[0], "10.96.0.7", 64, 1, b"one")
+    relay.echo(4, APP[0], "10.96.0.7", CAME_BACK, 1, b"one")
+    assert relay.vif.said == ["2 unreachable REFUSED"] * 2 + ["4 unreachable REFUSED"]
+    assert len(relay.link.flows) == 2
+    assert relay.counters["recursions"] == 3
+
+
+async def test_an_association_ends_as_a_dial_in_flight_in_each_way():
+    target = ("10.96.0.7", 7)
+    for end in ("expired", "refused", "reset"):
+        relay = connected_relay()
+        relay.datagram(1, APP, target, 64, b"one")
+        assert relay.loops.in_flight == 1
+        match end:
+            case "expired":
+                relay.expired(1)
+            case "refused":
+                relay.link.flows[0].handler.flow_refused(Refusal.REFUSED, "")
+            case "reset":
+                relay.link.flows[0].handler.flow_reset()
+        assert relay.loops.in_flight == 0, end
+
+
+@pytest.mark.parametrize("hops", [64, 63], ids=["local", "containers"])
+async def test_two_connects_to_one_destination_are_both_dialled(hops):
+    relay = connected_relay()
+    relay.syn(1, APP, WEB, hops)
+    relay.syn(2, ("246.246.0.1", 40001), WEB, hops)
     assert relay.vif.said == []
     assert len(relay.link.flows) == 2
 
 
-async def test_a_forwarded_connect_is_dialled_when_no_dial_is_in_flight():
+async def test_no_dial_is_in_flight_once_it_has_ended():
     relay = connected_relay()
     for end in ("opened", "refused", "cancelled", "reset"):
         relay.syn(1, APP, WEB, 64)
@@ -253,8 +286,6 @@ async def test_a_forwarded_connect_is_dialled_when_no_dial_is_in_flight():
             case "cancelled":
                 relay.cancelled(1)
         assert relay.loops.in_flight == 0, end
-    relay.syn(2, APP, WEB, 62)
-    assert len(relay.link.flows) == 5
 
 
 def relay_with_agent():
@@ -271,7 +302,7 @@ def relay_with_agent():
 async def test_a_flow_goes_past_the_manager_where_there_is_a_link_to_the_agent():
     relay, own = relay_with_agent()
     relay.syn(1, APP, WEB, 64)
-    relay.datagram(2, APP, ("10.96.0.7", 7), b"one")
+    relay.datagram(2, APP, ("10.96.0.7", 7), 64, b"one")
     assert [flow.request.via for flow in own.flows] == ["", ""]
     assert relay.link.flows == []
     relay.link = None

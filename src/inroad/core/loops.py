@@ -1,17 +1,17 @@
 """Connections that the cluster side makes for us and that come back into our own VIF.
 
-A cluster on this very host (kind, minikube, k3d) sends what it can't place to its gateway, which is us: the
-dial for a stale or unassigned service address is routed into the VIF again, and would be dialled again, and
-so on for ever. Where the host masquerades what leaves its containers, such a SYN has our own address as its
-source, so the source alone does not tell. What does tell is that we are dialling the same destination at
-this moment, together with one sign that the SYN is not a local program's:
+A cluster on this very host (kind, minikube, k3d) sends what it can't place to its gateway, which is us: what
+is dialled for a stale or unassigned service address is routed into the VIF again, and would be dialled again,
+and so on for ever. Where the host masquerades what leaves its containers, such a packet has our own address
+as its source, and perhaps another port, so neither tells. Two signs do:
 
-* it was forwarded: its TTL is below the one that this host's own packets start with (masquerading leaves the
-  TTL alone);
-* its source port is the one that the cluster side says it dials from;
-* its source lies in a pod subnet that is routed into the VIF.
+* it began with the hop limit that the cluster side's sockets have (`HOP_LIMIT`), of which each router took
+  one away: masquerading leaves that alone, and no system's own packets begin near it, so containers of this
+  host that connect at the same moment are not mistaken;
+* its source lies in a pod subnet that is routed into the VIF, and we are dialling that very destination: what
+  is left where something on the way has put the hop limit up again.
 
-A second connect of a local program to the same destination shows none of these and is dialled like the
+A connect of a local program to a destination that is being dialled shows neither and is dialled like the
 first. Time is an argument, in seconds.
 """
 
@@ -25,17 +25,21 @@ from ipaddress import ip_address
 from inroad.core.host_config import Network
 
 Endpoint = tuple[str, int]
-"""(address as text, port)"""
+"""(address as text, port); port 0 for pings."""
 
-DEFAULT_TTL = 64
-"""TTL and hop limit of packets that this host sends (Linux and macOS)."""
+HOP_LIMIT = 112
+"""TTL and hop limit of the packets that the cluster side sends for a client.
+
+Systems begin with 64 (Linux, macOS), 128 (Windows) or 255 (routers): far enough from each of them.
+"""
+MOST_HOPS = 16
+"""So many routers may lie between the cluster and the host that it runs on."""
 
 
 class Sign(Enum):
-    """Why a SYN is taken for one of our own dials, or refused because of an earlier one."""
+    """Why a packet is taken for one of our own dials, or refused because of an earlier one."""
 
-    FORWARDED = "forwarded"
-    DIALLED_FROM = "source port of our dial"
+    MARKED = "the hop limit of our dials"
     FROM_POD = "source in a pod subnet"
     BLOCKED = "blocked after an earlier one"
 
@@ -44,28 +48,17 @@ class Sign(Enum):
 class Rules:
     """What the signs are compared with.
 
-    `pods`: the pod subnets routed into the VIF. `ports`: from which the cluster side says it dials.
-    `ttl`: with which this host's packets start. `block`: seconds for which a destination is refused to
+    `pods`: the pod subnets routed into the VIF. `block`: seconds for which a destination is refused to
     everybody after a recursion was seen, 0 for not at all.
     """
 
     pods: tuple[Network, ...] = ()
-    ports: frozenset[int] = frozenset()
-    ttl: int = DEFAULT_TTL
     block: float = 0.0
 
 
-def sign(rules: Rules, source: Endpoint, ttl: int) -> Sign | None:
-    """Return what betrays a SYN to a destination that is being dialled; None for a local program's."""
-    if ttl < rules.ttl:
-        return Sign.FORWARDED
-    host, port = source
-    if port in rules.ports:
-        return Sign.DIALLED_FROM
-    address = ip_address(host)
-    if any(address.version == pods.version and address in pods for pods in rules.pods):
-        return Sign.FROM_POD
-    return None
+def is_marked(hops: int) -> bool:
+    """Tell whether a packet with this many hops left began as one of the cluster side's."""
+    return HOP_LIMIT - MOST_HOPS < hops <= HOP_LIMIT
 
 
 class Loops:
@@ -97,16 +90,23 @@ class Loops:
         self._dials.clear()
         self._targets.clear()
 
-    def judge(self, source: Endpoint, target: Endpoint, ttl: int, now: float) -> Sign | None:
-        """Say why a SYN that has just arrived is to be refused, None when it is to be dialled."""
+    def judge(self, source: Endpoint, target: Endpoint, hops: int, now: float) -> Sign | None:
+        """Say why what a packet with `hops` left begins is to be refused, None when it is to be dialled."""
         if self._blocked and self._is_blocked(target, now):
             return Sign.BLOCKED
-        if target not in self._targets:
+        if is_marked(hops):
+            found = Sign.MARKED
+        elif target in self._targets and self._from_pod(source):
+            found = Sign.FROM_POD
+        else:
             return None
-        found = sign(self.rules, source, ttl)
-        if found is not None and self.rules.block > 0:
+        if self.rules.block > 0:
             self._blocked[target] = now + self.rules.block
         return found
+
+    def _from_pod(self, source: Endpoint) -> bool:
+        address = ip_address(source[0])
+        return any(address.version == pods.version and address in pods for pods in self.rules.pods)
 
     def _is_blocked(self, target: Endpoint, now: float) -> bool:
         for expired in [one for one, until in self._blocked.items() if until <= now]:

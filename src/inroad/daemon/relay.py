@@ -98,10 +98,7 @@ class Relay:
 
         A dial of the cluster side that was routed back to us is refused, or it would go round for ever.
         """
-        sign = self.loops.judge(source, target, ttl, time.monotonic())
-        if sign is not None:
-            self.counters["recursions"] += 1
-            log.debug("dial came back", source=source, target=target, ttl=ttl, sign=sign.value)
+        if self._came_back(source, target, ttl):
             self.verdict(flow, Verdict.REFUSED)
             return
         self.counters["dials"] += 1
@@ -112,6 +109,14 @@ class Relay:
         """Keep a dial until there is a link, up to its deadline."""
         loop = asyncio.get_running_loop()
         self._waiting[flow] = loop.call_later(self.deadline, self._gave_up_waiting, flow)
+
+    def _came_back(self, source: Endpoint, target: Endpoint, ttl: int) -> bool:
+        sign = self.loops.judge(source, target, ttl, time.monotonic())
+        if sign is None:
+            return False
+        self.counters["recursions"] += 1
+        log.debug("a dial came back", source=source, target=target, ttl=ttl, sign=sign.value)
+        return True
 
     def _gave_up_waiting(self, flow: int) -> None:
         self._waiting.pop(flow, None)
@@ -137,15 +142,21 @@ class Relay:
         else:
             sock.close()
 
-    def datagram(self, flow: int, source: Endpoint, target: Endpoint, payload: bytes) -> None:
+    def datagram(self, flow: int, source: Endpoint, target: Endpoint, ttl: int, payload: bytes) -> None:
         """A datagram of an application; the first of an association opens a flow for it."""
-        del source
-        if target[1] not in NETBIOS:
-            self._send(flow, "udp", target, payload)
+        if flow not in self.flows:
+            if target[1] in NETBIOS:
+                return
+            if self._came_back(source, target, ttl):
+                self.unreachable(flow, Verdict.REFUSED)
+                return
+        self._send(flow, "udp", target, payload)
 
-    def echo(self, flow: int, source: str, target: str, sequence: int, payload: bytes) -> None:
+    def echo(self, flow: int, source: str, target: str, ttl: int, sequence: int, payload: bytes) -> None:
         """An echo request: the far side pings, and only its answer is answered."""
-        del source
+        if flow not in self.flows and self._came_back((source, 0), (target, 0), ttl):
+            self.unreachable(flow, Verdict.REFUSED)
+            return
         self._send(flow, "ping", (target, 0), sequence.to_bytes(2, "big") + payload)
 
     def _send(self, flow: int, transport: Transport, target: Endpoint, payload: bytes) -> None:
@@ -158,6 +169,7 @@ class Relay:
 
     def expired(self, flow: int) -> None:
         """A UDP association or echo sequence was idle for too long."""
+        self.loops.ended(flow)
         association = self.flows.pop(flow, None)
         if association is not None:
             association.abandon()
@@ -182,6 +194,11 @@ class Relay:
             self.counters["refused"] += 1
         if self.vif is not None:
             self.vif.verdict(flow, verdict)
+
+    def unreachable(self, flow: int, verdict: Verdict) -> None:
+        """Tell an application that its datagrams don't arrive."""
+        if self.vif is not None:
+            self.vif.unreachable(flow, verdict)
 
 
 class TcpFlow:
@@ -307,6 +324,7 @@ class DatagramFlow:
         if link is None:
             del self.relay.flows[self.number]
             return
+        self.relay.loops.dialled(self.number, (way.host, port))
         request = Dial(self.transport, way.host, port, int(self.relay.deadline * 1000), via)
         self.tunnel_flow = link.open(messages.encode(request), self)
 
@@ -326,9 +344,10 @@ class DatagramFlow:
         """The far side heard of `port unreachable` or the like, now or after some answers."""
         del detail
         self.tunnel_flow = None
+        self.relay.loops.ended(self.number)
         known = self.relay.flows.pop(self.number, None) is not None
-        if known and reason is not Refusal.LINK_DOWN and self.relay.vif is not None:
-            self.relay.vif.unreachable(self.number, VERDICTS[reason])
+        if known and reason is not Refusal.LINK_DOWN:
+            self.relay.unreachable(self.number, VERDICTS[reason])
 
     def flow_data(self, data: memoryview) -> None:
         """Not for datagrams."""
@@ -339,6 +358,7 @@ class DatagramFlow:
     def flow_reset(self) -> None:
         """The link broke, or the far side gave the association up: the next datagram opens anew."""
         self.tunnel_flow = None
+        self.relay.loops.ended(self.number)
         self.relay.flows.pop(self.number, None)
 
     def flow_datagram(self, data: memoryview) -> None:

@@ -19,6 +19,7 @@ import structlog
 
 from inroad.core.dial_policy import Address, DialPolicy, parse_host
 from inroad.core.messages import Dial, decode_dial
+from inroad.origin.hops import mark
 from inroad.origin.ping import NotPermitted, Ping, open_ping
 from inroad.origin.udp import UdpAssociation
 from inroad.tunnel.api import Flow, FlowHandler, Quiet, Refusal
@@ -138,10 +139,11 @@ class Dialler:
 
 
 def new_socket(address: Address, kind: socket.SocketKind) -> socket.socket:
-    """Return a non-blocking socket of the address's family."""
+    """Return a non-blocking socket of the address's family, marked as ours (`hops`)."""
     ipv4 = isinstance(address, ipaddress.IPv4Address)
     sock = socket.socket(socket.AF_INET if ipv4 else socket.AF_INET6, kind)
     sock.setblocking(False)
+    mark(sock)
     return sock
 
 

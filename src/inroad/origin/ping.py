@@ -16,6 +16,7 @@ import time
 
 from inroad.core.dial_policy import Address
 from inroad.origin.association import Association
+from inroad.origin.hops import mark
 from inroad.tunnel.api import Flow, Refusal
 from inroad.tunnel.pump import shared_buffer
 
@@ -45,6 +46,7 @@ def open_ping(address: Address) -> socket.socket:
             raise NotPermitted(NOT_PERMITTED) from error
         raise
     sock.setblocking(False)
+    mark(sock)
     try:
         sock.connect((str(address), 0))
     except OSError:

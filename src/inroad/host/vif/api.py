@@ -68,10 +68,10 @@ class VifEvents(Protocol):
     def accepted(self, flow: int, sock: socket.socket) -> None:
         """The kernel finished the handshake of a released SYN; `sock` (non-blocking) is ours now."""
 
-    def datagram(self, flow: int, source: Endpoint, target: Endpoint, payload: bytes) -> None:
-        """A UDP datagram of association `flow`; the first one opens it."""
+    def datagram(self, flow: int, source: Endpoint, target: Endpoint, ttl: int, payload: bytes) -> None:
+        """A UDP datagram of association `flow`; the first one opens it, and `ttl` is that one's."""
 
-    def echo(self, flow: int, source: str, target: str, sequence: int, payload: bytes) -> None:
+    def echo(self, flow: int, source: str, target: str, ttl: int, sequence: int, payload: bytes) -> None:
         """An ICMP(v6) echo request of sequence `flow` (one per identifier and target)."""
 
     def expired(self, flow: int) -> None:

@@ -117,7 +117,7 @@ class PacketLoop:
         opened = b""
         if table.opened is not None:
             head, ports = table.opened
-            opened = wire.record(wire.OPENED, number, wire.pack_opened(head, ports))
+            opened = wire.record(wire.OPENED, number, wire.pack_opened(head, self._opened.hops, ports))
         if action == DATAGRAM:
             header = wire.HEADER.pack(wire.DATAGRAM, number, end - start)
         else:

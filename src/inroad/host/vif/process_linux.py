@@ -43,7 +43,7 @@ class ProcessVif:
         self._watch: asyncio.Task[None] | None = None
         self._listeners: list[socket.socket] = []
         self._arrivals = Arrivals(handler, accepted=self._accepted, abort=self._abort)
-        self._associations: dict[int, tuple[wire.Address, wire.Address]] = {}
+        self._associations: dict[int, tuple[wire.Address, wire.Address, int]] = {}
         self._counts: dict[int, asyncio.Future[dict[str, int]]] = {}
         self._flushing = False
         self._closed = False
@@ -289,7 +289,7 @@ class ProcessVif:
                     self._handler.datagram(flow, *ends, bytes(body))
                 else:
                     sequence = wire.SEQUENCE.unpack_from(body)[0]
-                    self._handler.echo(flow, ends[0][0], ends[1][0], sequence, bytes(body[2:]))
+                    self._handler.echo(flow, ends[0][0], ends[1][0], ends[2], sequence, bytes(body[2:]))
             if self._closed:
                 return
 

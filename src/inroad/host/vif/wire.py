@@ -26,9 +26,9 @@ VERDICT, ABORT, UNREACHABLE, COUNT, ACCEPTED, TRACKED = range(16, 22)
 # Datagrams: OPENED comes before the first DATAGRAM or ECHO of a flow, in the same message.
 OPENED, DATAGRAM, ECHO = range(32, 35)
 
-# Version, TTL, listener; ports of source, target and peer; addresses, padded to 16 bytes.
+# Version, TTL, listener (SYN only); ports of source, target and peer; addresses, padded to 16 bytes.
 _SYN = Struct("!BBBHHH16s16s16s")
-_OPENED = Struct("!BHH16s16s")
+_OPENED = Struct("!BBHH16s16s")
 SEQUENCE = Struct("!H")
 
 Address = tuple[str, int]
@@ -62,16 +62,17 @@ def unpack_syn(body: memoryview) -> tuple[int, int, Address, Address, Address]:
     return ttl, listener, (_text(version, a), source), (_text(version, b), target), (_text(version, c), peer)
 
 
-def pack_opened(head: Head, ports: bytes) -> bytes:
-    """Return the body of OPENED."""
+def pack_opened(head: Head, hops: int, ports: bytes) -> bytes:
+    """Return the body of OPENED; arguments as with SYN."""
     source, target = int.from_bytes(ports[:2], "big"), int.from_bytes(ports[2:], "big")
-    return _OPENED.pack(head.version, source, target, head.source, head.target)
+    ttl = min(head.ttl + hops, 255)
+    return _OPENED.pack(head.version, ttl, source, target, head.source, head.target)
 
 
-def unpack_opened(body: memoryview) -> tuple[Address, Address]:
-    """Return (source, target)."""
-    version, source, target, a, b = _OPENED.unpack(body)
-    return (_text(version, a), source), (_text(version, b), target)
+def unpack_opened(body: memoryview) -> tuple[Address, Address, int]:
+    """Return (source, target, ttl)."""
+    version, ttl, source, target, a, b = _OPENED.unpack(body)
+    return (_text(version, a), source), (_text(version, b), target), ttl
 
 
 def _text(version: int, address: bytes) -> str:
