@@ -72,7 +72,8 @@ async def near(address: str, port: int, subnet: str, mode: str) -> None:
         scratch = Path(undo.enter_context(tempfile.TemporaryDirectory()))
         routes = await open_routes(Journal(scratch / "journal"))
         undo.push_async_callback(routes.close)
-        await routes.apply(RouteConfig(VIF.name, (ip_network(subnet),)))
+        quickack = relay.vif.kind == "tun"
+        await routes.apply(RouteConfig(VIF.name, (ip_network(subnet),), quickack=quickack))
         undo.push_async_callback(routes.apply, RouteConfig())
         await until_told()
 

@@ -169,7 +169,8 @@ async def main(mode: str, target: str, mtu: int) -> None:
     relay = Relay(target)
     config = VifConfig(addresses=(ip_address("246.246.0.1"),), mode=mode, mtu=mtu)
     relay.vif = await open_vif(config, relay)
-    route = ["ip", "route", "add", "10.96.0.0/16", "dev", relay.vif.name, "quickack", "1"]
+    quickack = ["quickack", "1"] if relay.vif.kind == "tun" else []
+    route = ["ip", "route", "add", "10.96.0.0/16", "dev", relay.vif.name, *quickack]
     subprocess.run(route, check=True)  # noqa: ASYNC221  nothing runs yet
     print("ready", flush=True)
     stopped = asyncio.Event()

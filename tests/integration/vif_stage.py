@@ -160,7 +160,8 @@ class Stage:
             self.vif = await open_vif(config, self.daemon)
         self.daemon.vif = self.vif
         for network in ("10.96.0.0/16", "10.244.0.0/16", "fd00:10:96::/112"):
-            ip("route", "add", network, "dev", self.vif.name, "quickack", "1")
+            quickack = ("quickack", "1") if self.vif.kind == "tun" else ()
+            ip("route", "add", network, "dev", self.vif.name, *quickack)
 
     async def reopen(self) -> None:
         await self.vif.close()

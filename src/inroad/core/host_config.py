@@ -24,7 +24,9 @@ class RouteConfig:
     """Routes the workstation shall have.
 
     `interface`: the VIF's name. `subnets`: routed into the VIF. `never`: never routed into it, whatever
-    is in `subnets` (longest prefix decides). `mtu` in bytes, 0 for the device's own.
+    is in `subnets` (longest prefix decides). `mtu` in bytes, 0 for the device's own. `quickack`: acknowledge
+    every segment at once. A TUN with a large MTU needs it (no segment is ever full, and Nagle waits for a
+    delayed acknowledgement); elsewhere it costs a packet for each request and each answer.
     """
 
     interface: str = ""

@@ -144,9 +144,15 @@ class Session:
     def _wanted(self) -> HostConfig:
         info, config = self.cluster.info, self.cluster.settings.config
         subnets = tuple(dict.fromkeys((*self.cluster.routing.subnets, *self.virtual.vnat.subnets())))
+        vif = self.relay.vif
         return HostConfig(
             addresses=VIF.addresses,
-            routes=RouteConfig(interface=VIF.name, subnets=subnets, never=self.cluster.routing.never),
+            routes=RouteConfig(
+                interface=VIF.name,
+                subnets=subnets,
+                never=self.cluster.routing.never,
+                quickack=vif is not None and vif.kind == "tun",
+            ),
             resolver=ResolverConfig(
                 server=self.dns_servers[0],
                 server6=next((server for server in self.dns_servers[1:]), None),
