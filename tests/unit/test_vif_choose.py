@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inroad.core.errors import ConfigInvalid, HostChangeFailed
+from inroad.core.errors import ConfigInvalid, HostChangeFailed, NoTunDevice
 from inroad.host.vif.choose import Probes, choose
 from inroad.host.vif.firewall import Chain, culprits, remedy
 
@@ -12,6 +12,7 @@ ALL = Probes()
 NO_NFT = Probes(missing=("nft",))
 CONTAINER = Probes(no_namespace="a private network namespace can't be made: Operation not permitted")
 OLD_KERNEL = Probes(no_veth="nftables refused the redirection")
+MAC, WINDOWS = Probes(platform="darwin"), Probes(platform="win32")
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,8 @@ OLD_KERNEL = Probes(no_veth="nftables refused the redirection")
         ("auto", OLD_KERNEL, "tun", "refused the redirection"),
         ("auto", CONTAINER, "one-tun", "Operation not permitted"),
         ("tun", CONTAINER, "one-tun", "Operation not permitted"),
+        ("auto", MAC, "utun", "macOS has utun devices"),
+        ("tun", WINDOWS, "wintun", "Windows has wintun devices"),
     ],
 )
 def test_choice(mode: str, probes: Probes, plane: str, reason: str) -> None:
@@ -38,6 +41,13 @@ def test_veth_that_was_asked_for_is_not_replaced(probes: Probes) -> None:
     with pytest.raises(HostChangeFailed, match="veth mode is not possible") as caught:
         choose("veth", probes)
     assert caught.value.remedy
+
+
+def test_elsewhere() -> None:
+    with pytest.raises(HostChangeFailed, match="veth mode needs Linux"):
+        choose("veth", MAC)
+    with pytest.raises(NoTunDevice, match="no VIF for sunos5"):
+        choose("auto", Probes(platform="sunos5"))
 
 
 def test_unknown_mode() -> None:

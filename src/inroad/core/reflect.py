@@ -38,6 +38,9 @@ from inroad.core.packet import ACK, ADDRESSES_AT, FIN, RST, SYN, TCP, Head
 
 LINGER = 10.0
 
+POOLS = {4: "198.18.0.0/16", 6: "2001:2:0:1::/64"}
+"""Where `Plan` takes the peers' addresses from: answers to them must be routed to the packet loop."""
+
 _PORT_BITS = 15
 
 # Version, fragment field, protocol, header checksum, addresses and ports, flags, checksum (no options).

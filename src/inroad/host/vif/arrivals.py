@@ -21,11 +21,11 @@ ACCEPT_LIMIT = 12.0
 ACCEPT_PAUSE = 0.1
 BATCH = 64
 _ABORT = pack("ii", 1, 0)
-"""struct linger: on, 0 s: close() sends RST. Its fields are shorts on Windows, where these bytes say the same."""
+"""struct linger: on, 0 s, so that close() sends RST. Windows has shorts there, and reads the same."""
 
 
 class Arrivals:
-    """Accepts. `accepted` is called (with the flow) before the handler is, `abort` when a connection never came."""
+    """Accepts. `accepted` (with the flow) is called before the handler is, `abort` when nothing came."""
 
     def __init__(
         self, handler: VifEvents, *, accepted: Callable[[int], None], abort: Callable[[int], None]

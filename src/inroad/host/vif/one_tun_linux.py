@@ -1,7 +1,6 @@
 """tun mode on one device: where no private namespace can be made (a container with NET_ADMIN only).
 
-Connections come back out of the VIF and reach a listener of the host itself, as new inbound ones. A
-firewall that drops those would make every connection hang, so a SYN of our own goes that way first.
+Connections come back out of the VIF and reach a listener of the host itself, as new inbound ones.
 """
 
 from __future__ import annotations
@@ -9,23 +8,16 @@ from __future__ import annotations
 import select
 import socket
 import sys
-import time
+from functools import partial
 from ipaddress import ip_address, ip_network
 from os import read, write
 
 from inroad.core.errors import HostChangeFailed
-from inroad.core.held import SLOTS
-from inroad.core.packet import ACK, RST, SYN, Head, parse, tcp_reset, tcp_segment
-from inroad.core.reflect import Plan, Reflector
+from inroad.core.reflect import POOLS, Plan, Reflector
 from inroad.host.vif import netlink_linux, tun_linux
-from inroad.host.vif.api import FirewallDrops
+from inroad.host.vif.inbound_check import connect_to_ourselves
 
 assert sys.platform == "linux"  # noqa: S101
-
-POOLS = {4: ip_network("198.18.0.0/16"), 6: ip_network("2001:2:0:1::/64")}
-"""Where `Plan` takes the peers' addresses from: answers to them must be routed into the VIF."""
-TEST_LIMIT, TEST_INTERVAL = 1.0, 0.25
-"""Seconds for the self-test, and between its attempts."""
 
 
 def open_one(name: str, mtu: int, addresses: list[str]) -> tun_linux.Opened:
@@ -44,7 +36,7 @@ def open_one(name: str, mtu: int, addresses: list[str]) -> tun_linux.Opened:
         plan = Plan(port, own[4].packed, listener6=own[6].packed, one_device=True)
     index = netlink.index(name) or 0
     for sock in listeners:
-        netlink.add_route(POOLS[4 if sock.family == socket.AF_INET else 6], index)
+        netlink.add_route(ip_network(POOLS[4 if sock.family == socket.AF_INET else 6]), index)
     netlink.close()
     for sock in listeners:
         _test(vif, plan, 4 if sock.family == socket.AF_INET else 6)
@@ -52,21 +44,7 @@ def open_one(name: str, mtu: int, addresses: list[str]) -> tun_linux.Opened:
 
 
 def _test(vif: int, plan: Plan, version: int) -> None:
-    """Send a SYN to our listener as the packet loop would; raises `FirewallDrops` without an answer."""
-    peer, port = plan.peer(version, SLOTS)  # the last one to be given to a flow
-    listener = plan.listener(version)
-    ports = port.to_bytes(2, "big") + plan.port.to_bytes(2, "big")
-    syn = tcp_segment(peer + listener, ports, 1, 0, SYN)
-    deadline = time.monotonic() + TEST_LIMIT
-    while time.monotonic() < deadline:
-        write(vif, syn)
-        attempt = time.monotonic() + TEST_INTERVAL
-        while select.select([vif], [], [], max(0.0, attempt - time.monotonic()))[0]:
-            packet = read(vif, 65_536)
-            head = parse(packet, len(packet))
-            if not isinstance(head, Head) or (head.source, head.target) != (listener, peer):
-                continue
-            if packet[head.start + 13] & (SYN | ACK | RST) == SYN | ACK:
-                write(vif, tcp_reset(packet, head) or b"")
-                return
-    raise FirewallDrops(f"the host drops IPv{version} connections that arrive on the VIF")
+    def receive(timeout: float) -> bytes:
+        return read(vif, 65_536) if select.select([vif], [], [], timeout)[0] else b""
+
+    connect_to_ourselves(partial(write, vif), receive, plan, version)

@@ -14,7 +14,7 @@ from struct import pack
 
 from inroad.core.errors import HostChangeFailed, InroadError, NoPrivilege, NoTunDevice
 from inroad.core.held import SynTable
-from inroad.core.reflect import Plan, Reflector
+from inroad.core.reflect import POOLS, Plan, Reflector
 from inroad.host.vif import namespace_linux, netlink_linux
 
 assert sys.platform == "linux"  # noqa: S101
@@ -146,7 +146,7 @@ def open_two(name: str, mtu: int, addresses: list[str]) -> Opened:
     listeners6 = str(ip_address(plan.listener6))
     notes += configure(netlink, "inner", mtu, [str(ip_address(plan.listener4)), listeners6])
     index = netlink.index("inner")
-    for network in (ip_network("198.18.0.0/16"), ip_network("2001:2:0:1::/64")):
+    for network in map(ip_network, POOLS.values()):
         with contextlib.suppress(OSError) if network.version == 6 else contextlib.nullcontext():
             netlink.add_route(network, index or 0)
     loopback = netlink.index("lo")
