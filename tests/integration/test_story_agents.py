@@ -129,6 +129,7 @@ def test_a_pod_that_is_no_agent_is_turned_away_with_one_clear_line(stage: Stage)
     claims = {
         "INROAD_MANAGER": "traffic-manager.inroad:15703",
         "INROAD_MANAGER_CA": authority,
+        "INROAD_AGENT_KIND": "ephemeral",
         "INROAD_TICKET": "invented",
         "POD_NAMESPACE": "default",
         "POD_NAME": "web-1",

@@ -20,11 +20,13 @@ from inroad.core.agent_container import AgentSpec
 from inroad.core.errors import InroadError
 from inroad.core.messages import AgentHello, Agents, Ticket, TicketRequest
 from inroad.kube.client import ApiClient
+from inroad.manager.agent_pods import workload_of
 from inroad.manager.agents import AgentRegistry
 from inroad.manager.authority import Certificates
-from inroad.manager.identity import NotProved, Tickets, check_token
+from inroad.manager.identity import NotProved, Tickets
 from inroad.manager.injector import Injector
 from inroad.manager.settings import Settings
+from inroad.manager.token_check import TokenCheck
 from inroad.manager.webhook import Registration, knows_native_sidecars, serve_webhook
 from inroad.tunnel.listen import listen
 from inroad.tunnel.tls import serve_tls
@@ -33,6 +35,8 @@ AGENT_PORT = 15703
 """TLS on the pod network, for agents that prove who they are."""
 RETRY, REFRESH = 5.0, 600.0
 """Seconds until the certificates are looked at again: when they can't be had, and when all is well."""
+MAX_ASKING = 32
+"""Questions to the API server at a time: after a restart all agents come at once."""
 
 log = structlog.get_logger()
 
@@ -48,6 +52,8 @@ class AgentSide:
         self._registration = Registration(api, settings.namespace)
         self._injector = Injector(self._spec, self._manages)
         self._tickets = Tickets(secrets.token_bytes(32))
+        self._tokens = TokenCheck(api)
+        self._asking = asyncio.Semaphore(MAX_ASKING)
         self._open = False
 
     async def start(self, stack: AsyncExitStack) -> None:
@@ -117,12 +123,19 @@ class AgentSide:
         return Ticket(request.id, self._tickets.issue(request), spec.manager, spec.ca_pem, spec.image)
 
     async def _prove(self, hello: AgentHello, address: str) -> tuple[str, str]:
+        """Check a claim; returns the agent's workload and its pass."""
         if not self._manages(hello.namespace):
             raise NotProved(f"this traffic-manager does not serve namespace {hello.namespace}")
+        claimed = pass_ = ""
         if hello.ticket:
-            workload = self._tickets.redeem(hello)
+            claimed = self._tickets.redeem(hello)
+            pass_ = self._tickets.pass_for(hello, claimed)
+        elif hello.kind == "ephemeral":
+            raise NotProved("an ephemeral agent has to show a ticket")
         else:
-            await check_token(self._api, hello)
-            workload = hello.workload
+            async with self._asking:
+                await self._tokens.prove(hello)
+        async with self._asking:
+            workload = await workload_of(self._api, hello, claimed)
         log.debug("proof accepted", pod=hello.pod, address=address)
-        return workload, self._tickets.pass_for(hello, workload) if hello.ticket else ""
+        return workload, pass_

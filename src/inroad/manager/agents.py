@@ -20,7 +20,7 @@ from inroad import __version__
 from inroad.core import messages
 from inroad.core.dial_policy import Network
 from inroad.core.messages import AgentHello, AgentInfo, Agents, Dial, Lookup, LookupReply, Problem, Welcome
-from inroad.manager.identity import NotProved
+from inroad.manager.identity import NotNow, NotProved
 from inroad.tunnel.api import Flow, FlowHandler, Link, Quiet, Refusal
 from inroad.tunnel.splice import splice
 from inroad.tunnel.tls import TlsLink
@@ -29,6 +29,8 @@ HELLO_TIMEOUT = 10.0
 AGENT_SHARE = 1.0
 """Seconds that an agent may take for a lookup before the next choice is asked."""
 MAX_AGENTS = 5_000
+MAX_GREETING = 1_024
+"""Links that have not proved anything yet; more are closed at once, an agent comes again."""
 
 DISMISSED = "no longer used"
 
@@ -72,6 +74,9 @@ class AgentRegistry:
 
     def attach(self, link: TlsLink) -> None:
         """Take over a new link; it must say who it is within `HELLO_TIMEOUT` seconds."""
+        if len(self._greeting) >= MAX_GREETING:
+            link.close("too many agents come at once")
+            return
         hello: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
         def on_control(payload: bytes) -> None:
@@ -103,7 +108,8 @@ class AgentRegistry:
         except (NotProved, msgspec.MsgspecError, TimeoutError) as error:
             text = str(error) or f"it said nothing for {HELLO_TIMEOUT:.0f} s"
             log.warning("an agent was turned away", address=link.peer, reason=text)
-            link.send_control(messages.encode(Problem(f"not admitted: {text}", fatal=True)))
+            fatal = not isinstance(error, NotNow)
+            link.send_control(messages.encode(Problem(f"not admitted: {text}", fatal=fatal)))
             link.close("not admitted")
             return
         except asyncio.CancelledError:

@@ -39,10 +39,11 @@ class Claims:
 class TokenIssuer:
     """Signs and checks the service-account tokens of one cluster."""
 
-    def __init__(self, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, now: Callable[[], float] = time.time, key_id: str = "sandbox") -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
+        self._key_id = key_id
         self._now = now
-        self._header = _encode({"alg": "ES256", "kid": "sandbox", "typ": "JWT"})
+        self._header = _encode({"alg": "ES256", "kid": key_id, "typ": "JWT"})
         self._known: dict[str, Claims] = {}
 
     def issue(
@@ -95,7 +96,7 @@ class TokenIssuer:
                 {
                     "use": "sig",
                     "kty": "EC",
-                    "kid": "sandbox",
+                    "kid": self._key_id,
                     "crv": "P-256",
                     "alg": "ES256",
                     "x": _base64(numbers.x.to_bytes(32, "big")),
