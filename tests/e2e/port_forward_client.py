@@ -11,50 +11,51 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import aiohttp
 
+from inroad.kube import tls
 from inroad.kube.client import ApiClient
 from inroad.kube.credentials import load
 
-Socket = aiohttp.ClientWebSocketResponse
+Socket, Session = aiohttp.ClientWebSocketResponse, aiohttp.ClientSession
 V4 = "v4.channel.k8s.io"
 PATH = "/api/v1/namespaces/default/pods/peer/portforward"
 
 
-async def attempt(client: ApiClient, protocols: Sequence[str], port: int = 7001) -> Socket:
-    """Open a WebSocket; the product's client raises its own errors."""
-    return await client.websocket(PATH, {"ports": str(port)}, protocols)
-
-
-async def opened(client: ApiClient, port: int) -> Socket:
-    """Open a forward and read the two announcements of the port."""
-    socket = await attempt(client, [V4], port)
+async def opened(client: ApiClient, session: Session, port: int) -> Socket:
+    """Open a forward with a WebSocket of aiohttp's and read the two announcements of the port."""
+    socket = await session.ws_connect(
+        client.server + PATH,
+        params={"ports": str(port)},
+        protocols=[V4],
+        max_msg_size=0,
+        ssl=tls.context(client.credentials),
+    )
     announcements = [(await socket.receive()).data for _ in range(2)]
     assert announcements == [bytes((channel,)) + port.to_bytes(2, "little") for channel in (0, 1)]
     return socket
 
 
-async def protocols(client: ApiClient) -> Any:
+async def protocols(client: ApiClient, session: Session) -> Any:
     """Which subprotocol is chosen, "" for a refusal."""
     found = {}
     for name in (V4, "v5.channel.k8s.io", "portforward.k8s.io", "SPDY/3.1+portforward.k8s.io"):
         try:
-            socket = await attempt(client, [name])
-            found[name] = socket.protocol
-            await socket.close()
+            upgraded = await client.upgrade(PATH, {"ports": "7001"}, [name])
+            found[name] = upgraded.subprotocol
+            upgraded.close()
         except Exception as error:
             found[name] = type(error).__name__
     return found
 
 
-async def sizes(client: ApiClient) -> Any:
+async def sizes(client: ApiClient, session: Session) -> Any:
     """What comes back of messages of several sizes: bytes, and the largest message."""
     found = {}
     for size in (1, 32_768, 32_769, 1 << 20, (32 << 20) - 1, 32 << 20):
-        socket = await opened(client, 7001)
+        socket = await opened(client, session, 7001)
         sending = asyncio.create_task(socket.send_bytes(b"\0" + bytes(size)))
         total = largest = 0
         while total < size:
@@ -69,21 +70,21 @@ async def sizes(client: ApiClient) -> Any:
     return found
 
 
-async def closed_port(client: ApiClient) -> Any:
+async def closed_port(client: ApiClient, session: Session) -> Any:
     """What is said on a port where nobody listens."""
-    socket = await opened(client, 7999)
+    socket = await opened(client, session, 7999)
     message, end = await socket.receive(), await socket.receive()
     return [message.data[0], message.data[1:].decode(), end.type.name, end.data]
 
 
-async def ends(client: ApiClient) -> Any:
+async def ends(client: ApiClient, session: Session) -> Any:
     """Whether everything arrives that was sent before an end, from either side."""
-    down = await opened(client, 7003)
+    down = await opened(client, session, 7003)
     await down.send_bytes(b"\0" + b"5000000\n")
     received = 0
     while (message := await down.receive()).type is aiohttp.WSMsgType.BINARY:
         received += len(message.data) - 1
-    up = await opened(client, 7002)
+    up = await opened(client, session, 7002)
     for _ in range(50):
         await up.send_bytes(b"\0" + bytes(100_000))
     await up.close()
@@ -97,7 +98,8 @@ async def main() -> None:
     """Ask one question."""
     client = ApiClient(load(sys.argv[1], "", {}, lambda invoked: sys.exit("no plugins here")))
     try:
-        print(json.dumps(await QUESTIONS[sys.argv[2]](client)))
+        async with Session() as session:
+            print(json.dumps(await QUESTIONS[sys.argv[2]](client, session)))
     finally:
         await client.close()
 

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,9 @@ from inroad.kube.client import ApiClient
 from inroad.kube.credentials import Credentials
 from inroad.kube.failures import ApiStatus
 from inroad.kube.portforward import port_forward
+from inroad.kube.upgrade import Upgraded
 from inroad.sandbox.apiserver import CertificateAuthority, Restriction, administrator
+from inroad.tunnel import websocket_frames
 
 
 @pytest.fixture
@@ -201,6 +203,44 @@ async def test_a_pod_reads_its_renewed_token(stage: Stage, tmp_path: Path) -> No
         ApiClient.in_cluster(tmp_path / "nowhere", environ)
 
 
+class Peer(asyncio.Protocol):
+    """Reads an upgraded connection: the bytes of each channel, and the WebSocket's own frames."""
+
+    def __init__(self, upgraded: Upgraded) -> None:
+        self.upgraded = upgraded
+        self.channels: dict[int, bytes] = {}
+        self.closed: list[tuple[int, bytes]] = []
+        self.over = False
+        self.changed = asyncio.Event()
+        self.reader = websocket_frames.Reader(self)
+        self.transport, rest = upgraded.take(self)
+        self.data_received(rest)
+
+    def data_received(self, data: bytes) -> None:
+        self.reader.receive(memoryview(data))
+        self.changed.set()
+
+    def payload(self, data: memoryview, begin: int, end: int, start: bool) -> None:
+        if start:
+            self.channel = data[begin]
+        channels = self.channels
+        channels[self.channel] = channels.get(self.channel, b"") + data[begin + start : end]
+
+    def control(self, opcode: int, payload: bytes) -> None:
+        self.closed.append((opcode, payload))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.over = True
+        self.upgraded.ended(exc)
+        self.changed.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                self.changed.clear()
+                await self.changed.wait()
+
+
 async def test_a_port_forward_carries_bytes_both_ways(stage: Stage, client: ApiClient) -> None:
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65_536):
@@ -210,16 +250,19 @@ async def test_a_port_forward_carries_bytes_both_ways(stage: Stage, client: ApiC
     backend = await asyncio.start_server(echo, "127.0.0.1", 0)
     stage.store.create("pods", pod("manager", "10.244.1.2"))
     stage.backends["default", "manager", 15701] = backend.sockets[0].getsockname()[1]
-    websocket = await port_forward(client, "default", "manager", 15701)
-    first = {(await websocket.receive_bytes())[:3] for _ in range(2)}
-    assert first == {bytes([channel]) + struct.pack("<H", 15701) for channel in (0, 1)}
+    peer = Peer(await port_forward(client, "default", "manager", 15701))
+    await peer.until(lambda: len(peer.channels) == 2)
+    port = struct.pack("<H", 15701)
+    assert peer.channels == {0: port, 1: port}
     payload = bytes(range(256)) * 40_000
-    await websocket.send_bytes(b"\0" + payload)
-    got = b""
-    while len(got) < len(payload):
-        got += (await websocket.receive_bytes())[1:]
-    assert got == payload
-    await websocket.close()
+    peer.transport.write(websocket_frames.frame((b"\0", payload), b"\1\2\3\4"))
+    await peer.until(lambda: len(peer.channels[0]) == len(port + payload))
+    assert peer.channels[0] == port + payload
+    peer.transport.write(websocket_frames.frame((b"\3\xe8",), b"\1\2\3\4", websocket_frames.CLOSE))
+    await peer.until(lambda: peer.closed == [(websocket_frames.CLOSE, b"\3\xe8")])
+    peer.transport.close()
+    await peer.until(lambda: peer.over)
+    await client.get("/api/v1/pods")  # the pool of connections is as it was
     backend.close()
 
 

@@ -158,8 +158,7 @@ def _direct(client: ApiClient, cluster: ClusterView, relay: Relay, undo: AsyncEx
     """Return what makes links to agents, where the user may; they carry the session's own credentials."""
 
     async def open_agent(agent: AgentInfo) -> Link:
-        websocket = await port_forward(client, agent.namespace, agent.pod, agent.port)
-        return attach_port_forward(websocket)
+        return attach_port_forward(await port_forward(client, agent.namespace, agent.pod, agent.port))
 
     direct = Direct(open_agent, cluster.origins, lambda: cluster.settings.config.agent_port_forward)
     direct.on_link = relay.dial_waiting

@@ -68,5 +68,4 @@ async def find(client: ApiClient, namespace: str) -> str:
 async def open_link(client: ApiClient, namespace: str, pod: str = "") -> tuple[Link, str]:
     """Return a link to a manager pod, to some ready one when `pod` is "", and the pod's name."""
     pod = pod or await find(client, namespace)
-    websocket = await port_forward(client, namespace, pod, CLIENT_PORT)
-    return attach_port_forward(websocket), pod
+    return attach_port_forward(await port_forward(client, namespace, pod, CLIENT_PORT)), pod

@@ -25,6 +25,7 @@ from inroad.core.errors import ApiUnreachable, CredentialsRejected
 from inroad.kube import service_account, tls
 from inroad.kube.credentials import Credentials
 from inroad.kube.failures import ApiStatus, Request, from_exception, from_status
+from inroad.kube.upgrade import Handshake, Upgraded
 
 EXPIRY_SKEW = 30
 """Seconds before their expiry at which credentials are no longer used."""
@@ -175,25 +176,17 @@ class ApiClient:
         except (aiohttp.ClientError, OSError, ssl.SSLError) as error:
             raise from_exception(self.server, error) from error
 
-    async def websocket(
-        self, path: str, params: Params, protocols: Sequence[str]
-    ) -> aiohttp.ClientWebSocketResponse:
-        """Open a WebSocket: no limit on a message's size, no compression, no heartbeat of our own."""
+    async def upgrade(self, path: str, params: Params, protocols: Sequence[str]) -> Upgraded:
+        """Ask for a WebSocket, without extensions; returns its connection, for a protocol of the caller's."""
+        handshake = Handshake(protocols)
 
-        async def attempt() -> aiohttp.ClientWebSocketResponse:
+        async def attempt() -> Upgraded:
             options = self._options()
-            # A real API server answers 406 to an upgrade that asks for JSON (the sandbox's did not).
-            options["headers"]["Accept"] = "*/*"
-            opened: aiohttp.ClientWebSocketResponse = await self._pool().ws_connect(
-                self.server + path,
-                params=params,
-                protocols=protocols,
-                max_msg_size=0,
-                compress=0,
-                timeout=aiohttp.ClientWSTimeout(ws_receive=None, ws_close=2.0),
-                **options,
+            options["headers"] |= handshake.headers
+            response = await self._pool().get(
+                self.server + path, params=params, read_until_eof=False, **options
             )
-            return opened
+            return handshake.check(response)
 
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT):

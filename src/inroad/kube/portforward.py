@@ -7,11 +7,10 @@ endian. Only loopback ports of the pod are reached, so RBAC on `pods/portforward
 
 from __future__ import annotations
 
-import aiohttp
-
 from inroad.core.errors import Forbidden
 from inroad.kube.client import ApiClient
 from inroad.kube.failures import ApiStatus
+from inroad.kube.upgrade import Upgraded
 
 PROTOCOL = "v4.channel.k8s.io"
 
@@ -28,17 +27,15 @@ def nobody_listened(reason: str) -> bool:
     return "error forwarding port" in reason and "connection refused" in reason.lower()
 
 
-async def port_forward(
-    client: ApiClient, namespace: str, pod: str, port: int
-) -> aiohttp.ClientWebSocketResponse:
-    """Open a WebSocket to `port` on the loopback of a pod; pings are answered while it is read.
+async def port_forward(client: ApiClient, namespace: str, pod: str, port: int) -> Upgraded:
+    """Open a WebSocket to `port` on the loopback of a pod.
 
     Raises `Forbidden` saying what to grant, `ApiStatus` (404: no such pod; 500 and 502: kubelet or pod not
     ready), `ApiUnreachable`. That nothing listens on the port is said on channel 1 only.
     """
     path = f"/api/v1/namespaces/{namespace}/pods/{pod}/portforward"
     try:
-        websocket = await client.websocket(path, {"ports": str(port)}, [PROTOCOL])
+        upgraded = await client.upgrade(path, {"ports": str(port)}, [PROTOCOL])
     except Forbidden as error:
         # A WebSocket is a GET, so RBAC asks for `get`; SPDY's POST, and newer servers for both, `create`.
         raise Forbidden(
@@ -46,7 +43,7 @@ async def port_forward(
             f"grant get and create on pods/portforward there; check: "
             f"kubectl auth can-i create pods/portforward -n {namespace}",
         ) from error
-    if websocket.protocol != PROTOCOL:
-        await websocket.close()
+    if upgraded.subprotocol != PROTOCOL:
+        upgraded.close()
         raise ApiStatus(502, "Protocol", f"the API server does not speak {PROTOCOL} for port-forwards")
-    return websocket
+    return upgraded

@@ -4,7 +4,9 @@
     link.py       what every link does: schedules `core.mux`, notices a dead peer, closes orderly
     listen.py     listening sockets of the programs in the cluster
     stream.py     links over TCP or Unix sockets, both ends
+    transport.py  what links over asyncio transports share
     websocket.py  the client's end of a link over the API server's port-forward
+    websocket_frames.py  its framing
     tls.py        links over TLS: traffic-agents and traffic-manager
     pump.py       joins a TCP socket with a flow
     splice.py     joins two flows of different links
