@@ -306,13 +306,18 @@ class Names:
         self.cluster = cluster
         self.outside = outside
 
-    def policy(self, *namespaces: str, include: tuple[str, ...] = ("private",)) -> DnsPolicy:
-        return DnsPolicy(namespace="shop", mapped_namespaces=namespaces, include_suffixes=include)
+    def policy(
+        self, *namespaces: str, include: tuple[str, ...] = ("private",), attached: tuple[str, ...] = ()
+    ) -> DnsPolicy:
+        return DnsPolicy("shop", attached, mapped_namespaces=namespaces, include_suffixes=include)
 
     def wanted(self, policy: DnsPolicy) -> ResolverConfig:
         routed = (*policy.mapped_namespaces, *policy.include_suffixes, "svc", "cluster.local")
         return ResolverConfig(
-            server=(ip_address(OURS), 53), interface="inroad0", search=(policy.namespace,), routed=routed
+            server=(ip_address(OURS), 53),
+            interface="inroad0",
+            search=(policy.namespace, *policy.attached),
+            routed=routed,
         )
 
 
@@ -329,8 +334,10 @@ async def names(here: Path, fallback: tuple[tuple[str, int], ...]) -> AsyncItera
         )
         service = LookupService(pod)
 
-        async def lookup(query: bytes, *, namespace: str, deadline_ms: int, absolute: bool) -> LookupReply:
-            return await service.answer(Lookup(1, query, namespace, deadline_ms, absolute))
+        async def lookup(
+            query: bytes, *, namespace: str, deadline_ms: int, absolute: bool, bare: bool = True
+        ) -> LookupReply:
+            return await service.answer(Lookup(1, query, namespace, deadline_ms, absolute, bare))
 
         policy = DnsPolicy(namespace="shop", mapped_namespaces=("shop",), include_suffixes=("private",))
         server = DnsServer(lookup=lookup, fallback=fallback, mark=FWMARK, policy=policy)

@@ -90,8 +90,10 @@ async def host(request, namespaces, tmp_path):
         )
         service = LookupService(pod)
 
-        async def lookup(query: bytes, *, namespace: str, deadline_ms: int, absolute: bool) -> LookupReply:
-            return await service.answer(Lookup(1, query, namespace, deadline_ms, absolute))
+        async def lookup(
+            query: bytes, *, namespace: str, deadline_ms: int, absolute: bool, bare: bool = True
+        ) -> LookupReply:
+            return await service.answer(Lookup(1, query, namespace, deadline_ms, absolute, bare))
 
         journal = Journal(tmp_path / "journal.json")
         redirect = NftRedirect() if request.param == "nft" else IptablesRedirect(journal)
@@ -192,7 +194,9 @@ async def test_beside_dockers_rules_for_its_own_name_server(host):
             mark=FWMARK,
         )
 
-        async def lookup(query: bytes, *, namespace: str, deadline_ms: int, absolute: bool) -> LookupReply:
+        async def lookup(
+            query: bytes, *, namespace: str, deadline_ms: int, absolute: bool, bare: bool = True
+        ) -> LookupReply:
             raise TunnelFailed("no cluster here")
 
         policy = DnsPolicy(mappings=(("here", "192.0.2.77"),))

@@ -72,7 +72,19 @@ async def test_what_resolvectl_shows(world: Resolved, names: Names):
     assert re.search(r"Protocols: -DefaultRoute -LLMNR -mDNS -DNSOverTLS DNSSEC=no", said)
     assert re.search(rf"DNS Servers:? {OURS}\n", said)
     domains = " ".join(said.split("DNS Domain: ")[1].split())
-    assert domains == "shop ~dev ~private ~svc ~cluster.local ~96.10.in-addr.arpa"
+    marker = r"~[0-9a-f]{8}\.search\.inroad\.invalid"
+    assert re.fullmatch(rf"shop ~dev ~private ~svc ~cluster.local ~96.10.in-addr.arpa {marker}", domains)
+
+
+async def test_programs_search_another_namespace_at_once(world: Resolved, names: Names):
+    """systemd-resolved does not write resolv.conf anew when a domain it has becomes a search domain."""
+    await world.resolver.apply(wanted(names, "shop", "default"))
+    assert await world.lookup("web") == ["10.96.0.10"]
+    policy = replace(names.server.policy, namespace="default")
+    names.server.configure(policy)
+    await world.resolver.apply(names.wanted(policy))
+    assert "search default" in await world.host.run("cat", "/etc/resolv.conf")
+    assert await world.lookup("web") == ["10.96.0.11"]
 
 
 async def test_pointers_of_routed_subnets(world: Resolved, names: Names):

@@ -58,9 +58,13 @@ async def stage(kind: str, namespaces: None, tmp_path: Path) -> AsyncIterator[tu
 
 
 async def apply(
-    world: World, names: Names, *namespaces: str, include: tuple[str, ...] = ("private",)
+    world: World,
+    names: Names,
+    *namespaces: str,
+    include: tuple[str, ...] = ("private",),
+    attached: tuple[str, ...] = (),
 ) -> None:
-    policy = names.policy(*namespaces, include=include)
+    policy = names.policy(*namespaces, include=include, attached=attached)
     names.server.configure(policy)
     await world.resolver.apply(names.wanted(policy))
 
@@ -92,6 +96,20 @@ async def test_a_namespace_added_and_a_suffix_removed(stage):
     assert await world.lookup("shopify.dev") == ["192.0.2.4"]
     assert await world.lookup("db.private") == ["192.0.2.9"]
     assert await world.lookup("web.shop") == ["10.96.0.10"]
+
+
+async def test_attached_to_another_namespace_and_detached(stage):
+    """Its names without dots are found behind those of the connected namespace, as long as it lasts."""
+    world, names = stage
+    await apply(world, names, "shop", "default")
+    assert await world.lookup("kubernetes") == []
+    await apply(world, names, "shop", "default", attached=("default",))
+    assert await world.lookup("kubernetes") == ["10.96.0.1"]
+    assert await world.lookup("web") == ["10.96.0.10"]
+    assert await world.lookup("nothing") == []
+    await apply(world, names, "shop", "default")
+    assert await world.lookup("kubernetes") == []
+    assert await world.lookup("web") == ["10.96.0.10"]
 
 
 async def test_another_network(stage, kind):

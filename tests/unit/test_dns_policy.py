@@ -328,3 +328,13 @@ def test_reverse_names_go_to_the_cluster_exactly_for_routed_addresses(address):
 def test_services_that_an_answer_depends_on(name, namespace, expected):
     found = services_of(names.parse(name), namespace, (b"cluster", b"local"))
     assert {service for service in found if "arpa" not in service} == expected
+
+
+def test_namespaces_of_attachments_come_after_the_connected_one():
+    policy = DnsPolicy("shop", ("default", "dev"), excludes=("intranet",))
+    found = decide(policy, names.parse("web"), Type.A)
+    assert (found.rule, found.namespace, found.also) == ("single-label", "shop", ("default", "dev"))
+    assert decide(policy, names.parse("web.dev"), Type.A).rule == "namespace"
+    # The host's resolver appends each domain of the search list.
+    assert decide(policy, names.parse("intranet.dev"), Type.A).rule == "excludes"
+    assert decide(policy, names.parse("www.example.com.dev"), Type.A).rule == "exclude-suffix"

@@ -39,13 +39,15 @@ class Decision:
     """What becomes of a query and the rule that says so.
 
     `namespace` and `absolute` are for the cluster side: expand with the search list of a pod in that
-    namespace, or send the name as it is. `fallback`: a name that the cluster denies is asked of the
-    fallback. `external`: the bare name means something to the cluster's own name server.
+    namespace, or send the name as it is. `also`: namespaces to try after that one. `fallback`: a name that
+    the cluster denies is asked of the fallback. `external`: the bare name means something to the cluster's
+    own name server.
     """
 
     action: Action
     rule: str
     namespace: str = ""
+    also: tuple[str, ...] = ()
     absolute: bool = False
     fallback: bool = False
     external: bool = False
@@ -57,7 +59,8 @@ class Decision:
 class DnsPolicy:
     """The values that decide, as configuration and cluster give them.
 
-    `mapped_namespaces`: whose services are names here. `routed_subnets`: whose addresses have their
+    `attached`: namespaces that single labels are searched in after `namespace`. `mapped_namespaces`: whose
+    services are names here. `routed_subnets`: whose addresses have their
     PTR in the cluster. A suffix with a leading dot matches below it only, one without matches itself
     too. `mappings`: pairs of a name and an address or another name. `search`: the workstation's own
     search domains. `own_addresses`: where our DNS server listens. `lookup_timeout` in ms.
@@ -65,6 +68,7 @@ class DnsPolicy:
     """
 
     namespace: str = "default"
+    attached: tuple[str, ...] = ()
     mapped_namespaces: tuple[str, ...] = ()
     cluster_domain: str = "cluster.local"
     routed_subnets: tuple[Network, ...] = ()
@@ -89,10 +93,9 @@ class DnsPolicy:
 
     @cached_property
     def namespaces(self) -> frozenset[bytes]:
-        """Last labels that are namespaces; the connected one always is."""
-        return frozenset(
-            names.parse(namespace)[-1] for namespace in (*self.mapped_namespaces, self.namespace)
-        )
+        """Last labels that are namespaces; the connected one and those of attachments always are."""
+        found = (*self.mapped_namespaces, self.namespace, *self.attached)
+        return frozenset(names.parse(namespace)[-1] for namespace in found)
 
     @cached_property
     def included(self) -> _Suffixes:
@@ -112,7 +115,7 @@ class DnsPolicy:
     @cached_property
     def appended(self) -> tuple[Name, ...]:
         """What the workstation's resolver may have appended to the name that the user typed."""
-        return tuple(filter(None, map(names.parse, (*self.search, self.namespace))))
+        return tuple(filter(None, map(names.parse, (*self.search, self.namespace, *self.attached))))
 
     @cached_property
     def mapped(self) -> dict[Name, tuple[tuple[Address, ...], Name]]:
@@ -259,7 +262,7 @@ def _cluster(policy: DnsPolicy, name: Name) -> Decision | None:
     if len(name) > 1 and name[-1] in policy.namespaces:
         return Decision(Action.CLUSTER, "namespace", policy.namespace, fallback=True)
     if len(name) == 1:
-        return Decision(Action.CLUSTER, "single-label", policy.namespace, fallback=True)
+        return Decision(Action.CLUSTER, "single-label", policy.namespace, policy.attached, fallback=True)
     return None
 
 

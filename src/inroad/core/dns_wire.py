@@ -299,6 +299,11 @@ def records(message: bytes, at: int) -> list[Record]:
     return found
 
 
+def denies(reply: bytes) -> bool:
+    """Tell whether a reply says that there is no such name."""
+    return len(reply) >= HEADER and reply[3] & 0xF == Rcode.NXDOMAIN
+
+
 def same_question(reply: bytes, question: bytes, ident: int) -> bool:
     """Tell whether `reply` is a response with this id to this question, its case left aside."""
     size = HEADER + len(question)

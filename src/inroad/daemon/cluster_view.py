@@ -118,6 +118,7 @@ class ClusterView:
         config = self.settings.config
         return DnsPolicy(
             namespace=self.namespace,
+            attached=self.search()[1:],
             mapped_namespaces=self.mapped_namespaces(),
             cluster_domain=self.info.domain,
             routed_subnets=self.routing.subnets,

@@ -312,7 +312,9 @@ class Answering:
 
     def _services(self, query: Query, decision: Decision, answer: Answer) -> frozenset[str]:
         policy = self.policy
-        found = services_of(decision.target or query.name, decision.namespace, policy.domain)
+        found: frozenset[str] = frozenset()
+        for namespace in (decision.namespace, *decision.also):
+            found |= services_of(decision.target or query.name, namespace, policy.domain)
         for target in dns_answer.targets(answer, query.question):
             found |= services_of(target, "", policy.domain)
         return found

@@ -110,13 +110,7 @@ class Lookups:
         self.recursion.sent(query, cased, source, as_it_is=bare or decision.absolute)
         try:
             async with asyncio.timeout(deadline / 1000 + GRACE):
-                reply = await self._ask(
-                    message,
-                    namespace=decision.namespace,
-                    deadline_ms=deadline,
-                    absolute=decision.absolute,
-                    **({} if bare else {"bare": False}),
-                )
+                reply = await self._search(message, decision, deadline, bare=bare)
         except TimeoutError:
             reply = LookupReply(0, error=f"no answer within {deadline} ms")
         finally:
@@ -128,6 +122,24 @@ class Lookups:
         if answer.rcode not in {Rcode.NOERROR, Rcode.NXDOMAIN}:
             raise CannotAnswer(f"the cluster's name server said rcode {answer.rcode}", answer.rcode)
         return answer
+
+    async def _search(self, message: bytes, decision: Decision, deadline: int, *, bare: bool) -> LookupReply:
+        """Ask for the name in the decision's namespaces in turn; as it is (`bare`) only with the last one."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + deadline / 1000
+        namespaces = (decision.namespace, *decision.also)
+        for namespace in namespaces:
+            last = namespace == namespaces[-1]
+            reply = await self._ask(
+                message,
+                namespace=namespace,
+                deadline_ms=max(int((end - loop.time()) * 1000), 1),
+                absolute=decision.absolute,
+                bare=bare and last,
+            )
+            if reply.error or not dns_wire.denies(reply.reply):
+                break
+        return reply
 
     async def check_recursion(self, patience: float) -> bool:
         """Send the probes; wait `patience` seconds at most for one to come back."""

@@ -20,8 +20,8 @@ log = structlog.get_logger()
 class Places:
     """Where the workstation keeps what is looked at; tests have other places.
 
-    `uplinks`: the file that systemd-resolved writes anew whenever a name server of any link changes; its
-    bus tells nobody of that.
+    `uplinks`: the file that systemd-resolved writes anew whenever name servers or search domains of any
+    link change; its bus (seen in 252) tells of the servers alone.
     """
 
     resolv_conf: Path = Path("/etc/resolv.conf")

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
+from zlib import crc32
 
 import structlog
 from dbus_fast import BusType, DBusError, Message, MessageType
@@ -56,6 +57,7 @@ def calls(wanted: ResolverConfig) -> tuple[Call, ...]:
     domains = [(domain, False) for domain in wanted.search]
     domains += [(domain, True) for domain in wanted.routed if domain not in wanted.search]
     domains += [(zone, True) for zone in zones(wanted.reverse)]
+    domains.append((_search_marker(wanted.search), True))
     family, packed = _FAMILIES[address.version], address.packed
     server = (
         Call("SetLinkDNS", "a(iay)", [[family, packed]])
@@ -71,6 +73,16 @@ def calls(wanted: ResolverConfig) -> tuple[Call, ...]:
         Call("SetLinkDomains", "a(sb)", [list(domain) for domain in domains]),
         server,
     )
+
+
+def _search_marker(search: tuple[str, ...]) -> str:
+    """Return a routing-only domain that is nobody's and differs from one search list to another.
+
+    systemd-resolved (seen in 252) writes resolv.conf's search line anew only when a domain comes or goes,
+    not when one that it has becomes a search domain or ceases to be one: programs would go on searching
+    the namespace before.
+    """
+    return f"{crc32(' '.join(search).encode()):08x}.search.inroad.invalid"
 
 
 class Bus:
