@@ -19,6 +19,7 @@ from inroad.cli.options import print_json, with_output
 from inroad.cli.places import config_file
 from inroad.core.errors import InroadError, Interrupted, by_code
 from inroad.core.status import ConnectRequest, Outcome, Progress
+from inroad.host.choose import STATE_DIRECTORY
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
 STARTS = 3
@@ -190,7 +191,7 @@ def _ask(client: DaemonClient, request: ConnectRequest, *, as_json: bool) -> Out
         except NoDaemon as gone:
             if started or attempt == STARTS:
                 raise InroadError(
-                    f"the daemon ended while it connected ({gone})", "see /run/inroad/daemon.log"
+                    f"the daemon ended while it connected ({gone})", f"see {STATE_DIRECTORY}, daemon.log"
                 ) from None
             _ensure_daemon(client)
     raise AssertionError("unreachable: the last attempt returns or raises")

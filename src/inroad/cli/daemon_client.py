@@ -15,7 +15,6 @@ import msgspec
 from inroad.cli.choose import connect_socket, peer_process
 from inroad.core.errors import InroadError, NoPrivilege, by_code
 from inroad.core.status import (
-    SOCKET_PATH,
     AgentOutcome,
     AgentRequest,
     ConfigView,
@@ -26,6 +25,7 @@ from inroad.core.status import (
     Status,
     WorkloadList,
 )
+from inroad.host.choose import SOCKET_PATH, STATE_DIRECTORY
 
 ANSWER_TIMEOUT = 30.0
 """Seconds for an answer to `status` and `quit`; a connect may take as long as it reports progress."""
@@ -159,7 +159,7 @@ def _translated(path: str) -> Iterator[None]:
     except TimeoutError:
         raise InroadError(
             f"the daemon at {path} did not answer within {ANSWER_TIMEOUT:.0f} s",
-            "its log is /run/inroad/daemon.log",
+            f"its log is in {STATE_DIRECTORY}",
         ) from None
     except (OSError, http.client.HTTPException) as error:
         raise NoDaemon(str(error)) from None

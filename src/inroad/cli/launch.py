@@ -19,7 +19,8 @@ import msgspec
 from inroad.cli.choose import has_terminal, is_root, lock
 from inroad.cli.daemon_client import is_listening
 from inroad.core.errors import HostChangeFailed, InroadError, NoPrivilege, by_code
-from inroad.core.status import JOURNAL_PATH, STATE_DIRECTORY, Failure
+from inroad.core.status import Failure
+from inroad.host.choose import JOURNAL_PATH, STATE_DIRECTORY
 
 LOG = Path(STATE_DIRECTORY) / "daemon.log"
 DAEMON_LOCK = Path(STATE_DIRECTORY) / "daemon.lock"

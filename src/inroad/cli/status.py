@@ -11,7 +11,8 @@ import click
 
 from inroad.cli.daemon_client import DaemonClient, NoDaemon
 from inroad.cli.options import print_json, print_json_line, with_output
-from inroad.core.status import JOURNAL_PATH, Status
+from inroad.core.status import Status
+from inroad.host.choose import JOURNAL_PATH
 
 WATCH_INTERVAL = 1.0
 """Seconds between two looks of `--watch`."""

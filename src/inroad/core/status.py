@@ -1,4 +1,4 @@
-"""What CLI and daemon say to each other over the daemon's Unix socket (HTTP with JSON bodies).
+"""What CLI and daemon say to each other over the daemon's local socket (HTTP with JSON bodies).
 
 `POST /v1/connect` takes a `ConnectRequest` and answers with JSON lines: any number of `Progress`, then
 one `Outcome`. `GET /v1/status` answers with `Status`, `GET /v1/config` with `ConfigView`,
@@ -9,10 +9,6 @@ An error anywhere is a `Failure` (with the HTTP status 4xx or 5xx where the answ
 from __future__ import annotations
 
 import msgspec
-
-SOCKET_PATH = "/run/inroad/daemon.sock"
-STATE_DIRECTORY = "/run/inroad"
-JOURNAL_PATH = "/run/inroad/journal.json"
 
 
 class ConnectRequest(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack
 
 from inroad.core.conflicts import Wishes, parse_moves, parse_via
 from inroad.core.errors import TunnelFailed
-from inroad.core.host_config import FWMARK, Address
+from inroad.core.host_config import Address
 from inroad.core.messages import AgentInfo
 from inroad.core.status import ConnectRequest
 from inroad.daemon import manager_pod, verify
@@ -29,6 +29,7 @@ from inroad.daemon.session import DNS_PORT, VIF, Parts, Session, open_session_vi
 from inroad.daemon.settings import Settings
 from inroad.daemon.user_child import Peer, load
 from inroad.daemon.virtual import VirtualAddresses
+from inroad.host.choose import OWN_MARK
 from inroad.host.journal import Journal
 from inroad.host.resolver.choose import open_resolver
 from inroad.host.routes.choose import open_routes
@@ -60,9 +61,9 @@ async def open_session(request: ConnectRequest, peer: Peer, journal: Journal, sa
         credentials = loaded.credentials
 
         relay = Relay()
-        vif = asyncio.create_task(open_session_vif(relay, settings))
+        vif = asyncio.create_task(open_session_vif(relay, settings, journal))
         undo.push_async_callback(_discard, vif, relay)
-        client = ApiClient(credentials, mark=FWMARK, refresh=renew)
+        client = ApiClient(credentials, mark=OWN_MARK, refresh=renew)
         undo.push_async_callback(client.close)
 
         say("manager", f"finding the traffic-manager of {credentials.context}")
@@ -104,7 +105,7 @@ def conflict_wishes(request: ConnectRequest) -> Wishes:
 
 async def _open_host(journal: Journal, settings: Settings, undo: AsyncExitStack) -> HostState:
     """Find out how routes and names are set on this host; nothing is changed yet."""
-    host = HostState(await open_routes(journal))
+    host = HostState(await open_routes(journal), journal)
     undo.push_async_callback(host.close)
     host.resolver = await open_resolver(journal)
     await host.look(settings.name_servers())
@@ -120,7 +121,7 @@ async def _open_dns(
     told of that.
     """
     policy = cluster.dns_policy()
-    dns = DnsServer(lookup=virtual.lookup, fallback=host.fallback, mark=FWMARK, policy=policy)
+    dns = DnsServer(lookup=virtual.lookup, fallback=host.fallback, mark=OWN_MARK, policy=policy)
     undo.push_async_callback(dns.close)
     cluster.on_names = dns.invalidate
     cluster.origins.on_choice.append(dns.flush)  # names may mean something else to another origin

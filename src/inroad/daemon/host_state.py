@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from inroad.core.host_config import HostConfig, ResolverConfig, RouteConfig
+from inroad.host.journal import Journal
 from inroad.host.resolver.api import HostNames, Resolver, Server
 from inroad.host.routes.api import Routes
 
@@ -16,8 +17,9 @@ from inroad.host.routes.api import Routes
 class HostState:
     """Applies `HostConfig`s; remembers the last one to tell what is there."""
 
-    def __init__(self, routes: Routes) -> None:
+    def __init__(self, routes: Routes, journal: Journal) -> None:
         self.routes = routes
+        self.journal = journal
         self.resolver: Resolver | None = None
         self.names = HostNames()
         self.fallback: tuple[Server, ...] = ()

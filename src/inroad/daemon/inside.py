@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from inroad.core.host_config import FWMARK, Network
+from inroad.core.host_config import Network
 from inroad.core.routing import inside_candidates
 from inroad.daemon.cluster_view import ClusterView
+from inroad.host.choose import OWN_MARK
 from inroad.host.routes.api import HostRoute
 from inroad.host.routes.reach import answers
 
@@ -20,10 +21,20 @@ PATIENCE = 0.5
 """Seconds; who is inside is a fraction of a millisecond away."""
 
 
-async def find(cluster: ClusterView, routes: Sequence[HostRoute], own: str) -> frozenset[Network]:
-    """Return the pod subnets that this host reaches without us; usually none, and then nothing is tried."""
+async def find(
+    cluster: ClusterView, routes: Sequence[HostRoute], own: str, *, routed: bool
+) -> frozenset[Network]:
+    """Return the pod subnets that this host reaches without us; usually none, and then nothing is tried.
+
+    `routed`: routes of ours are there. Where sockets can't be marked (macOS, Windows), nothing passes the
+    VIF by any more then, and the earlier answer stands.
+    """
+    if routed and not OWN_MARK:
+        return frozenset(cluster.inside)
     candidates = inside_candidates(cluster.plan(), routes, (), own) | set(cluster.inside)
     if not candidates or not cluster.info.pod_ips:
         return frozenset()
-    asked = (answers(address, HEALTH_PORT, mark=FWMARK, timeout=PATIENCE) for address in cluster.info.pod_ips)
+    asked = (
+        answers(address, HEALTH_PORT, mark=OWN_MARK, timeout=PATIENCE) for address in cluster.info.pod_ips
+    )
     return frozenset(candidates) if any(await asyncio.gather(*asked)) else frozenset()

@@ -20,11 +20,12 @@ import structlog
 
 from inroad import logs
 from inroad.core.errors import InroadError, NoPrivilege
-from inroad.core.status import SOCKET_PATH, STATE_DIRECTORY, Failure
+from inroad.core.status import Failure
 from inroad.daemon import choose
+from inroad.host.choose import JOURNAL_PATH, SOCKET_PATH, STATE_DIRECTORY
 from inroad.host.cleanup import clean_up
 
-JOURNAL = Path(STATE_DIRECTORY) / "journal.json"
+JOURNAL = Path(JOURNAL_PATH)
 LOCK = Path(STATE_DIRECTORY) / "daemon.lock"
 
 log = structlog.get_logger()

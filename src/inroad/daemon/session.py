@@ -14,7 +14,7 @@ import structlog
 from inroad.core import loops
 from inroad.core.config import Config
 from inroad.core.errors import InroadError
-from inroad.core.host_config import FWMARK, HostConfig, ResolverConfig, RouteConfig
+from inroad.core.host_config import HostConfig, ResolverConfig, RouteConfig
 from inroad.core.status import ConnectRequest
 from inroad.daemon import inside
 from inroad.daemon.attachments import Attachments
@@ -27,6 +27,8 @@ from inroad.daemon.relay import Relay
 from inroad.daemon.settings import Settings
 from inroad.daemon.user_child import Peer, load
 from inroad.daemon.virtual import VirtualAddresses
+from inroad.host.choose import OWN_MARK
+from inroad.host.journal import Journal
 from inroad.host.vif.api import Vif, VifConfig
 from inroad.host.vif.choose import open_vif
 from inroad.kube.client import ApiClient
@@ -35,7 +37,7 @@ from inroad.kube.credentials import Credentials
 VIF = VifConfig(
     name="inroad0",
     addresses=(ip_address("246.246.0.1"), ip_address("fd00:0:0:246::1")),
-    mark=FWMARK,
+    mark=OWN_MARK,
 )
 DNS_PORT = 53
 CONFIG_CHECK = 0.5
@@ -44,9 +46,9 @@ CONFIG_CHECK = 0.5
 log = structlog.get_logger()
 
 
-async def open_session_vif(relay: Relay, settings: Settings) -> Vif:
+async def open_session_vif(relay: Relay, settings: Settings, journal: Journal) -> Vif:
     """Open the session's VIF; `relay` hears of its flows."""
-    return await open_vif(replace(VIF, mode=settings.config.vif_mode), relay)
+    return await open_vif(replace(VIF, mode=settings.config.vif_mode), relay, journal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,6 @@ class Session:
         self.context = credentials.context
         self.server = credentials.server
         self.cluster_name = credentials.cluster
-        self.vif_config = VIF
         self.manager_namespace = manager_namespace
         self.cluster = cluster
         self.manager = parts.manager
@@ -97,6 +98,11 @@ class Session:
         self._undo = AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         parts.relay.on_vif_failed = self._vif_failed
+
+    @property
+    def vif_config(self) -> VifConfig:
+        """The VIF's configuration, with the name that it has: the system's own choice on macOS."""
+        return VIF if self.relay.vif is None else replace(VIF, name=self.relay.vif.name)
 
     def begin(self, undo: AsyncExitStack) -> None:
         """Start to live: follow the cluster; `undo` is what `close` runs."""
@@ -131,8 +137,10 @@ class Session:
         self.cluster.host_search = self.host.names.search
         self.dns.set_fallback(self.host.fallback)
         routes = await self.host.routes.host_routes()
-        self.cluster.inside = await inside.find(self.cluster, routes, VIF.name)
-        self.cluster.decide(routes, VIF.name)
+        self.cluster.inside = await inside.find(
+            self.cluster, routes, self.vif_config.name, routed=bool(self.host.applied.routes.subnets)
+        )
+        self.cluster.decide(routes, self.vif_config.name)
         pods = tuple(one.network for one in self.cluster.routing.routed if one.kind == "pod")
         self.relay.loops.rules = loops.Rules(pods=pods, block=config.recursion_block)
         moved = self.virtual.move(self.cluster.routing.moved)
@@ -148,7 +156,7 @@ class Session:
         return HostConfig(
             addresses=VIF.addresses,
             routes=RouteConfig(
-                interface=VIF.name,
+                interface=self.vif_config.name,
                 subnets=subnets,
                 never=self.cluster.routing.never,
                 quickack=vif is not None and vif.kind == "tun",
@@ -156,7 +164,7 @@ class Session:
             resolver=ResolverConfig(
                 server=self.dns_servers[0],
                 server6=next((server for server in self.dns_servers[1:]), None),
-                interface=VIF.name,
+                interface=self.vif_config.name,
                 search=self.cluster.search(),
                 routed=(*self.cluster.mapped_namespaces(), "svc", info.domain, *_suffixes(config)),
                 reverse=subnets,
@@ -209,7 +217,7 @@ class Session:
     async def _rebuild_vif(self) -> None:
         """The device went, and the kernel took its routes with it: start from none."""
         await self.host.apply(replace(self.host.applied, routes=RouteConfig()))
-        self.relay.vif = await open_session_vif(self.relay, self.cluster.settings)
+        self.relay.vif = await open_session_vif(self.relay, self.cluster.settings, self.host.journal)
 
 
 def _file_state(path: str) -> tuple[int, int] | None:

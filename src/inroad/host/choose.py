@@ -1,9 +1,26 @@
-"""What the platform decides for everything that starts programs: how to take another user's identity."""
+"""What the platform decides for the whole workstation: places, our mark, taking another user's identity."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+
+from inroad.core.host_config import FWMARK
+
+OWN_MARK = FWMARK if sys.platform == "linux" else 0
+"""Mark on the daemon's own sockets; 0 where there are none, and never-proxy routes alone have to do."""
+
+if sys.platform == "win32":
+    STATE_DIRECTORY = r"C:\Program Files\inroad"
+    SOCKET_PATH = r"\\.\pipe\inroad"
+elif sys.platform == "darwin":
+    STATE_DIRECTORY = "/var/run/inroad"
+    SOCKET_PATH = f"{STATE_DIRECTORY}/daemon.sock"
+else:
+    STATE_DIRECTORY = "/run/inroad"
+    SOCKET_PATH = f"{STATE_DIRECTORY}/daemon.sock"
+JOURNAL_PATH = STATE_DIRECTORY + ("\\" if sys.platform == "win32" else "/") + "journal.json"
+# Only administrators write there. Not from the environment: who elevates a program has a say in that.
 
 if sys.platform == "win32":
 

@@ -11,8 +11,8 @@ Linux:
 * the process: `worker_linux` (entry), `veth_linux`, `tun_linux` and `one_tun_linux` (devices, listeners),
   `namespace_linux` and `netlink_linux` (what they need of the kernel), `loop_linux` (the loop).
 
-macOS and Windows: `one_device` is the VIF and its loop, in the daemon's own event loop. `utun` is the device of
-macOS (`utun_macos`: its system calls), `wintun` that of Windows (`wintun_windows`: the library and events;
+macOS and Windows: `one_device` is the VIF and its loop, in the daemon's own event loop. `utun` is the device
+of macOS (`utun_macos`: its system calls), `wintun` that of Windows (`wintun_windows`: the library and events;
 `wintun_setup`: addresses and the firewall).
 
 What becomes of a packet is decided in `inroad.core.packet_path`, everywhere.
