@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,19 @@ def test_an_oidc_provider_is_left_to_the_library(home: Path) -> None:
     user["auth-provider"]["config"]["id-token"] = jwt(exp=1)
     with pytest.raises(CredentialsRejected, match="auth-provider oidc gave no token"):
         loaded(home, config(user))
+
+
+def test_without_the_library_an_auth_provider_is_refused_with_the_way_out(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the container image, which leaves the package out."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "kubernetes"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "kubernetes", None)
+    user = {"auth-provider": {"name": "gcp", "config": {}}}
+    with pytest.raises(CredentialsRejected, match="auth-provider gcp, for which") as caught:
+        loaded(home, config(user))
+    assert "credential plugin (exec)" in caught.value.remedy
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 Only ever runs with the rights of the user whose kubeconfig it is (`inroad.daemon.as_user`). Static
 tokens, certificates and credential plugins are read here; the deprecated auth-providers (OIDC) are left to
-the package `kubernetes`.
+the package `kubernetes`, which the container image leaves out.
 """
 
 from __future__ import annotations
@@ -122,8 +122,15 @@ def _ask_library(selected: Selected) -> Granted:
     """Have the package `kubernetes` deal with an auth-provider; its import takes half a second."""
     import asyncio  # noqa: PLC0415 - 30 ms that nobody else here pays
 
-    library: Any = import_module("kubernetes.aio.config.kube_config")
     name = selected.user.values["auth-provider"].get("name", "")
+    try:
+        library: Any = import_module("kubernetes.aio.config.kube_config")
+    except ImportError as error:
+        raise CredentialsRejected(
+            f"user {selected.user.name} logs in by the auth-provider {name}, for which the Python package "
+            "kubernetes is needed, and it is not installed here (the container image leaves it out)",
+            "have the kubeconfig written anew, for a credential plugin (exec)",
+        ) from error
     single: dict[str, Any] = {
         "current-context": "c",
         "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
