@@ -101,21 +101,31 @@ def given() -> dict[str, Path]:
 def binaries(say: Say = lambda line: print(line, file=sys.stderr, flush=True)) -> Path:
     """Return the directory with all programs: those that are given, the others built where missing."""
     target = cache_root() / key()
-    if assets := given():
-        target = target.with_name(f"{target.name}-given")
-        target.mkdir(parents=True, exist_ok=True)
-        for name, path in assets.items():
-            shutil.copy2(path, target / name)
-            say(f"{name} is that of {path.parent}")
-    if all((target / name).exists() for name in PROGRAMS):
-        return target
+    assets = given()
+    wanted = [name for name in PROGRAMS if name not in assets]
     target.mkdir(parents=True, exist_ok=True)
     with (cache_root() / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two runs at once: the second one waits and finds the work done
-        missing = [name for name in PROGRAMS if not (target / name).exists()]
+        missing = [name for name in wanted if not (target / name).exists()]
         if missing:
             _build(target, missing, say)
-    return target
+        return _with_given(target, assets, say) if assets else target
+
+
+def _with_given(target: Path, assets: Mapping[str, Path], say: Say) -> Path:
+    """Return a directory with the given programs, and links to ours for the rest."""
+    mixed = target.with_name(f"{target.name}-given")
+    mixed.mkdir(exist_ok=True)
+    for name in PROGRAMS:
+        draft = mixed / f".{name}"
+        draft.unlink(missing_ok=True)
+        if name in assets:
+            shutil.copy2(assets[name], draft)
+            say(f"{name} is that of {assets[name].parent}")
+        else:
+            draft.hardlink_to(target / name)
+        draft.replace(mixed / name)
+    return mixed
 
 
 def _go(environment: Mapping[str, str], *argv: str) -> subprocess.CompletedProcess[str]:
