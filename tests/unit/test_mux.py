@@ -473,3 +473,23 @@ def test_every_byte_arrives_in_order_whatever_the_pieces(lanes: int, data: st.Da
     for mux in (pair.client, pair.server):
         assert not mux.flows and not mux.pending_size
         assert mux.held == sum(end.flow.held for end in ends if end.flow.mux is mux)
+
+
+def test_a_state_takes_the_place_of_one_that_has_not_gone_out() -> None:
+    pair = Pair()
+    heard: list[bytes] = []
+    pair.client.on_control = heard.append
+    lane = pair.server.main
+    pair.down.room = 10
+    lane.send_control(b"begun to go out", "cluster")
+    pair.flush()
+    for number in range(5):
+        lane.send_control(b"agents %d" % number, "agents")
+        lane.send_control(b"cluster %d" % number, "cluster")
+    lane.send_control(b"in its turn")
+    assert not lane.drained()
+    pair.unblock()
+    pair.run()
+    assert heard[0] == b"begun to go out"
+    assert sorted(heard[1:]) == [b"agents 4", b"cluster 4", b"in its turn"]
+    assert lane.drained()

@@ -51,6 +51,7 @@ class Lane:
         self.receive = Input(self).receive
         self._ring: deque[MuxFlow] = deque()
         self._head: list[Buffer] = []
+        self._states: dict[str, bytes] = {}
         self._stalled = False
         self._held_up = False  # since the last PING there was more to send than could go
         self._writable: list[MuxFlow] = []
@@ -72,11 +73,21 @@ class Lane:
             self.awake = True
             self.wake()
 
-    def send_control(self, payload: bytes) -> None:
-        """Send a control message; raises ValueError when it is too large to be one."""
+    def send_control(self, payload: bytes, state: str = "") -> None:
+        """Send a control message; raises ValueError when it is too large to be one.
+
+        One with a `state` takes the place of an older one of that name which has not begun to go out: a
+        peer that reads slowly gets the newest, never a queue of old ones.
+        """
         if len(payload) > frames.MAX_CONTROL:
             raise ValueError(f"a control message of {len(payload)} bytes, at most {frames.MAX_CONTROL}")
-        self.put(0, frames.CONTROL, payload)
+        if not state:
+            self.put(0, frames.CONTROL, payload)
+            return
+        self._states[state] = payload
+        if not self.awake:
+            self.awake = True
+            self.wake()
 
     def queue(self, flow: MuxFlow) -> None:
         """Give the flow its place in the ring of those that have something to send."""
@@ -106,7 +117,7 @@ class Lane:
 
     def drained(self) -> bool:
         """Whether everything has gone to `send`."""
-        return not (self.urgent or self._head or self._ring)
+        return not (self.urgent or self._head or self._ring or self._states)
 
     def settle(self, now: float) -> bool:
         """Whether the peer has confirmed everything; asks it to if nothing else does."""
@@ -178,6 +189,8 @@ class Lane:
 
     def _gather(self, now: float) -> list[Buffer]:
         parts: list[Buffer] = []
+        if self._states:
+            self.put(0, frames.CONTROL, self._states.pop(next(iter(self._states))))
         if self.urgent:
             parts.append(self.urgent)
             self.bytes_out += len(self.urgent)

@@ -38,6 +38,9 @@ from inroad.tunnel.api import Flow, FlowHandler, Link, Quiet, Refusal
 MAX_LOOKUPS_IN_FLIGHT = 4_096
 """Per client; a lookup beyond it is answered with an error at once."""
 
+CLUSTER, AGENTS = "cluster", "agents"
+"""Names of the states that are pushed; see `Link.send_control`."""
+
 ABSENCE = 300.0
 """Seconds that the attachments of a client that is gone are kept for its return."""
 
@@ -89,17 +92,17 @@ class Clients:
             self.services.agents.dismiss(agent)
 
     def publish(self, cluster: ClusterInfo) -> None:
-        """Push the newest state to every client that has said hello."""
+        """Push the newest state to every client that has said hello; to a slow one only the last of several."""
         self.cluster = cluster
         payload = messages.encode(cluster)
         for client in self._clients:
-            client.push(payload)
+            client.push(payload, CLUSTER)
 
     def publish_agents(self, agents: Agents) -> None:
         """Push the newest set of agents to every client that has said hello."""
         payload = messages.encode(agents)
         for client in self._clients:
-            client.push(payload)
+            client.push(payload, AGENTS)
 
     def names_changed(self, names: tuple[str, ...]) -> None:
         """Tell every client that cached answers for these services are no longer true."""
@@ -127,10 +130,10 @@ class Client:
         link.on_control = self.on_control
         link.on_closed = self.on_closed
 
-    def push(self, payload: bytes) -> None:
-        """Send a control message to a client that has said hello."""
+    def push(self, payload: bytes, state: str = "") -> None:
+        """Send a control message, or the newest `state` of something, to a client that has said hello."""
         if self.session:
-            self.link.send_control(payload)
+            self.link.send_control(payload, state)
 
     def on_open(self, flow: Flow, request: bytes) -> FlowHandler:
         """A flow of the client: dial from this pod, or have an agent do it."""
@@ -182,9 +185,9 @@ class Client:
         self.session = hello.session or secrets.token_hex(8)
         self.namespace = hello.namespace
         self._welcome(hello, self.session)
-        self.link.send_control(messages.encode(self.clients.services.agents.current()))
+        self.link.send_control(messages.encode(self.clients.services.agents.current()), AGENTS)
         if self.clients.cluster.generation:
-            self.link.send_control(messages.encode(self.clients.cluster))
+            self.link.send_control(messages.encode(self.clients.cluster), CLUSTER)
         log.info("client connected", session=self.session, namespace=self.namespace, software=hello.software)
 
     def _welcome(self, hello: Hello, session: str) -> None:

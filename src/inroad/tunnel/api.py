@@ -67,8 +67,12 @@ class Link(Protocol):
     def open(self, request: bytes, handler: FlowHandler) -> Flow:
         """Open a flow; bytes may be written at once, they wait for `OPENED` on this side."""
 
-    def send_control(self, payload: bytes) -> None:
-        """Send a control message; it overtakes bulk data."""
+    def send_control(self, payload: bytes, state: str = "") -> None:
+        """Send a control message; it overtakes bulk data.
+
+        With `state` it is the newest state of something of that name: one that has not gone out yet is
+        replaced, so a slow peer never gets a queue of old ones, and always the last one.
+        """
 
     def close(self, reason: str = "") -> None:
         """Close the link orderly: accepted bytes are sent first."""

@@ -77,10 +77,10 @@ class MuxLink:
             self._loop.call_soon(handler.flow_refused, Refusal.LINK_DOWN, reason)
         return flow
 
-    def send_control(self, payload: bytes) -> None:
-        """Send a control message; it overtakes bulk data."""
+    def send_control(self, payload: bytes, state: str = "") -> None:
+        """Send a control message, or the newest `state` of something; it overtakes bulk data."""
         if self._state == OPEN:
-            self._lane.send_control(payload)
+            self._lane.send_control(payload, state)
 
     def close(self, reason: str = "") -> None:
         """Close the link orderly: accepted bytes are sent first, then the peer is told why."""
