@@ -20,6 +20,9 @@ def query(name="example.com", kind="A", **more) -> bytes:
     return dns.message.make_query(name, kind, **more).to_wire()
 
 
+LOOPS = ("asyncio", "uvloop")
+
+
 @pytest.fixture
 async def server():
     async with serving(TableDns(OUTSIDE)) as made:
@@ -74,6 +77,24 @@ async def test_a_server_that_is_not_there_is_passed_over_at_once(server, tcp):
     started = time.monotonic()
     assert address(await asked(fallback, query(), tcp=tcp)) == "192.0.2.1"
     assert time.monotonic() - started < 1
+    fallback.close()
+
+
+async def test_a_server_that_was_away_answers_again():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        where = taken.getsockname()
+    fallback = Fallback((where,), mark=0)
+    for _ in range(3):  # each is told by ICMP that nobody is there
+        reply = await asked(fallback, query())
+        assert reply is None or dns.message.from_wire(reply).rcode() == dns.rcode.SERVFAIL
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as back:
+        back.settimeout(5)
+        back.bind(where)
+        waiting = asyncio.ensure_future(asked(fallback, query()))
+        data, source = await asyncio.to_thread(back.recvfrom, 512)
+        back.sendto(dns.message.make_response(dns.message.from_wire(data)).to_wire(), source)
+        assert dns.message.from_wire(await waiting).rcode() == dns.rcode.NOERROR
     fallback.close()
 
 

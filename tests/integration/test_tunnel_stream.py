@@ -13,7 +13,6 @@ import pytest
 from tunnel_stage import Target, Tunnel, Verdict, abort, joined, read_all, readable, send
 
 from inroad.tunnel.api import Refusal
-from inroad.tunnel.pump import LOOK
 from inroad.tunnel.stream import serve_stream
 
 LOOPS = ("asyncio", "uvloop")
@@ -157,6 +156,15 @@ async def test_an_upload_into_a_stalled_target_stops_and_others_go_on() -> None:
                 sock.close()
 
 
+async def reset(sock: socket.socket) -> bool:
+    """Wait until a socket that nobody reads has been reset."""
+    for _ in range(100):
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET:
+            return True
+        await asyncio.sleep(0.1)
+    return False
+
+
 async def test_an_application_that_resets_while_nobody_reads_it_is_noticed() -> None:
     async with Tunnel() as tunnel:
         with Target() as target:
@@ -165,12 +173,21 @@ async def test_an_application_that_resets_while_nobody_reads_it_is_noticed() -> 
                 while True:  # until the stalled target has stopped it
                     await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(app, bytes(1 << 16)), 0.5)
             abort(app)
-            for _ in range(int(LOOK * 30)):
-                if far.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET:
-                    break
-                await asyncio.sleep(0.1)
-            else:
-                pytest.fail("the target was not told")
+            assert await reset(far), "the target was not told"
+            far.close()
+
+
+async def test_a_reset_that_comes_together_with_bytes_is_noticed() -> None:
+    async with Tunnel() as tunnel:
+        with Target() as target:
+            app, far = await joined(tunnel, target)
+            for _ in range(4):  # an old connection, not one whose first bytes are read with care
+                await send(app, b"request")
+                assert await asyncio.get_running_loop().sock_recv(far, 100) == b"request"
+            app.setblocking(True)
+            app.sendall(b"last words")  # and the reset before the loop turns
+            abort(app)
+            assert await reset(far), "the target was not told"
             far.close()
 
 

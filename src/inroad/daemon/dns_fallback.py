@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inroad.core.dns_wire import HEADER, Rcode, question_end, same_question
+from inroad.polling import rearm
 
 Server = tuple[str, int]
 OnReply = Callable[[bytes | None], None]
@@ -92,12 +93,15 @@ class _Channel:
         pending.attempts.append((self, ident))
 
     def _readable(self) -> None:
-        for _ in range(32):
+        for read in range(32):
             try:
                 reply = self.sock.recv(65_535)
             except BlockingIOError:
+                if not read:  # it was called for an error that a send has met
+                    rearm(self.owner.loop, self.sock, self._readable)
                 return
             except OSError:  # an ICMP error: nobody listens there, or the network is gone
+                rearm(self.owner.loop, self.sock, self._readable)
                 for pending in list(self.waiting.values()):
                     self.owner.attempt_failed(pending)
                 return

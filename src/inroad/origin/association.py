@@ -5,28 +5,53 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable
 
+from inroad.polling import rearm
 from inroad.tunnel.api import Flow, Quiet
+from inroad.tunnel.pump import shared_buffer
+
+BATCH = 32
+"""Datagrams read before other sockets get their turn."""
 
 
 class Association(Quiet):
     """A datagram socket and its flow; after `idle` seconds without a datagram the flow is reset."""
 
-    __slots__ = ("_flow", "_idle", "_last", "_loop", "_sock", "_timer")
+    __slots__ = ("_buffer", "_flow", "_idle", "_last", "_loop", "_sock", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, flow: Flow, idle: float) -> None:
         self._loop = loop
         self._sock = sock
         self._flow = flow
         self._idle = idle
+        self._buffer = shared_buffer(loop)
         self._last = time.monotonic()
         self._timer = loop.call_later(idle, self._check_idle)
 
-    def _begin(self, readable: Callable[[], None]) -> None:
+    def _begin(self) -> None:
         """Listen to the socket and tell the client that the flow is open."""
-        self._loop.add_reader(self._sock, readable)
+        self._loop.add_reader(self._sock, self._readable)
         self._flow.accept()
+
+    def _readable(self) -> None:
+        self._last = time.monotonic()
+        read = 0
+        try:
+            while read < BATCH:
+                self._received(self._sock.recv_into(self._buffer))
+                read += 1
+        except OSError as error:
+            self._failed(error)
+            if not read and self._sock.fileno() >= 0:
+                rearm(self._loop, self._sock, self._readable)
+
+    def _received(self, size: int) -> None:
+        """A datagram stands at the beginning of the buffer."""
+        raise NotImplementedError
+
+    def _failed(self, error: OSError) -> None:
+        """Sending or receiving failed, or there is nothing more to read."""
+        raise NotImplementedError
 
     def _check_idle(self) -> None:
         idle = time.monotonic() - self._last

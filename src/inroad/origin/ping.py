@@ -18,11 +18,9 @@ from inroad.core.dial_policy import Address
 from inroad.origin.association import Association
 from inroad.origin.hops import mark
 from inroad.tunnel.api import Flow, Refusal
-from inroad.tunnel.pump import shared_buffer
 
 IDLE = 60.0
 """Seconds after which an echo sequence that its client forgot is over."""
-BATCH = 16
 HEADER = struct.Struct("!BBHHH")
 _AGAIN = (errno.EAGAIN, errno.EINTR, errno.EWOULDBLOCK)
 _NOT_PERMITTED = (errno.EACCES, errno.EPERM, errno.EPROTONOSUPPORT)
@@ -58,15 +56,14 @@ def open_ping(address: Address) -> socket.socket:
 class Ping(Association):
     """One client's echo sequence to one address; owns its socket."""
 
-    __slots__ = ("_buffer", "_reply", "_request")
+    __slots__ = ("_reply", "_request")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, flow: Flow, address: Address
     ) -> None:
         _, _, self._request, self._reply = _KINDS[address.version]
         super().__init__(loop, sock, flow, IDLE)
-        self._buffer = shared_buffer(loop)
-        self._begin(self._readable)
+        self._begin()
 
     def flow_datagram(self, data: memoryview) -> None:
         """Ping. The kernel fills in identifier and checksum."""
@@ -79,19 +76,13 @@ class Ping(Association):
         except OSError as error:
             self._failed(error)
 
-    def _readable(self) -> None:
-        self._last = time.monotonic()
+    def _received(self, size: int) -> None:
+        # On Linux the answer begins with the ICMP header, on macOS with the IP header.
         buffer = self._buffer
-        try:
-            for _ in range(BATCH):
-                size = self._sock.recv_into(buffer)
-                # On Linux the answer begins with the ICMP header, on macOS with the IP header.
-                start = (buffer[0] & 15) * 4 if size and buffer[0] >> 4 == 4 else 0
-                if size >= start + HEADER.size and buffer[start] == self._reply:
-                    # Sequence number and payload are neighbours, as in our datagrams.
-                    self._flow.send_datagram(buffer[start + 6 : size])
-        except OSError as error:
-            self._failed(error)
+        start = (buffer[0] & 15) * 4 if size and buffer[0] >> 4 == 4 else 0
+        if size >= start + HEADER.size and buffer[start] == self._reply:
+            # Sequence number and payload are neighbours, as in our datagrams.
+            self._flow.send_datagram(buffer[start + 6 : size])
 
     def _failed(self, error: OSError) -> None:
         if error.errno in (errno.EHOSTUNREACH, errno.ECONNREFUSED):

@@ -10,12 +10,9 @@ import time
 
 from inroad.origin.association import Association
 from inroad.tunnel.api import Flow, Refusal
-from inroad.tunnel.pump import shared_buffer
 
 IDLE = 300.0
 """Seconds. The workstation ends associations much earlier; this is for one that forgot."""
-BATCH = 32
-"""Datagrams read before other sockets get their turn."""
 _AGAIN = (errno.EAGAIN, errno.EINTR, errno.EWOULDBLOCK)
 # Linux: IP_MTU_DISCOVER, IPV6_MTU_DISCOVER; value 0 is IP_PMTUDISC_DONT (ip(7), ipv6(7)). A datagram
 # larger than the path's MTU goes in fragments, as the application's own host would have sent it.
@@ -28,26 +25,18 @@ _DISCOVER = {
 class UdpAssociation(Association):
     """Carries datagrams between a flow and a connected UDP socket, which it owns."""
 
-    __slots__ = ("_buffer", "dropped")
+    __slots__ = ("dropped",)
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, flow: Flow) -> None:
         super().__init__(loop, sock, flow, IDLE)
-        self._buffer = shared_buffer(loop)
         self.dropped = 0
         level, option = _DISCOVER[sock.family]
         with contextlib.suppress(OSError):  # not Linux: fragments are the default there
             sock.setsockopt(level, option, 0)
-        self._begin(self._readable)
+        self._begin()
 
-    def _readable(self) -> None:
-        self._last = time.monotonic()
-        buffer = self._buffer
-        try:
-            for _ in range(BATCH):
-                size = self._sock.recv_into(buffer)
-                self._flow.send_datagram(buffer[:size])
-        except OSError as error:
-            self._failed(error)
+    def _received(self, size: int) -> None:
+        self._flow.send_datagram(self._buffer[:size])
 
     def flow_datagram(self, data: memoryview) -> None:
         """Send it."""

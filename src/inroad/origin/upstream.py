@@ -13,6 +13,7 @@ from typing import Any
 
 from inroad.core.dns_wire import HEADER, TC, Malformed, question_end, same_question
 from inroad.core.resolv_conf import Server
+from inroad.polling import rearm
 
 SOCKETS = 8
 SOCKET_QUERIES = 1_024
@@ -65,12 +66,15 @@ class _Port:
         return ident
 
     def _readable(self) -> None:
-        for _ in range(32):
+        for read in range(32):
             try:
                 data = self._sock.recv(65_535)
             except BlockingIOError:
+                if not read:  # it was called for an error that a send has met
+                    rearm(self._loop, self._sock, self._readable)
                 return
             except OSError as error:  # an ICMP error: that server is not there
+                rearm(self._loop, self._sock, self._readable)
                 for _, reply in list(self.waiting.values()):
                     if not reply.done():
                         reply.set_exception(error)

@@ -16,6 +16,7 @@ import struct
 import weakref
 
 from inroad.core.flows import Refusal
+from inroad.polling import errors
 from inroad.tunnel.api import Flow
 
 READ_SIZE = 256 * 1024
@@ -30,53 +31,25 @@ _TCP_INFO = getattr(socket, "TCP_INFO", 11)
 CUT_GRACE = 5.0
 CUT_LOOK = 0.05
 """Seconds that bytes have to reach the application after the link ended, and between two looks."""
-LOOK = 2.0
-"""Seconds between two looks at the sockets that are not read: their event loop says nothing of them."""
 
 
-class _Shared:
-    """What the pumps of one event loop share: a read buffer, and who is not reading."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self.buffer = memoryview(bytearray(READ_SIZE))
-        self.idle: set[SocketPump] = set()
-        self._looking = False
-
-    def paused(self, pump: SocketPump) -> None:
-        """Look after a socket that nobody reads: its peer may reset it."""
-        self.idle.add(pump)
-        if not self._looking:
-            self._looking = True
-            self.loop.call_later(LOOK, self._look)
-
-    def _look(self) -> None:
-        for pump in [*self.idle]:
-            pump.look()
-        self._looking = bool(self.idle)
-        if self._looking:
-            self.loop.call_later(LOOK, self._look)
-
-
-_per_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared] = weakref.WeakKeyDictionary()
-
-
-def _shared(loop: asyncio.AbstractEventLoop) -> _Shared:
-    shared = _per_loop.get(loop)
-    if shared is None:
-        shared = _per_loop[loop] = _Shared(loop)
-    return shared
+_buffers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = weakref.WeakKeyDictionary()
 
 
 def shared_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
     """The loop's read buffer; nobody keeps anything in it."""
-    return _shared(loop).buffer
+    buffer = _buffers.get(loop)
+    if buffer is None:
+        buffer = _buffers[loop] = memoryview(bytearray(READ_SIZE))
+    return buffer
 
 
 class SocketPump:
     """A socket and its flow until both directions have ended. Implements `FlowHandler`."""
 
     __slots__ = (
+        "_broken",
+        "_buffer",
         "_closed",
         "_cut",
         "_eof_from_flow",
@@ -86,7 +59,6 @@ class SocketPump:
         "_out",
         "_reading",
         "_reads",
-        "_shared",
         "_sock",
         "_waiting",
         "_writing",
@@ -96,7 +68,7 @@ class SocketPump:
         self._loop = loop
         self._sock = sock
         self._flow = flow
-        self._shared = _shared(loop)
+        self._buffer = shared_buffer(loop)
         self._out: bytearray | None = None
         self._reads = 0
         self._waiting = False
@@ -106,6 +78,7 @@ class SocketPump:
         self._eof_from_flow = False
         self._closed = False
         self._cut = False
+        self._broken = False
 
     @classmethod
     def attach(cls, loop: asyncio.AbstractEventLoop, sock: socket.socket, flow: Flow) -> SocketPump:
@@ -113,6 +86,7 @@ class SocketPump:
         tune(sock)
         pump = cls(loop, sock, flow)
         flow.handler = pump
+        errors(loop).watch(sock, pump.broken)
         pump._read_on()
         return pump
 
@@ -121,7 +95,6 @@ class SocketPump:
     def _read_on(self) -> None:
         if not self._reading and not self._eof_from_socket and not self._closed:
             self._reading = True
-            self._shared.idle.discard(self)
             self._loop.add_reader(self._sock, self._readable)
 
     def _read_no_more(self) -> None:
@@ -134,9 +107,10 @@ class SocketPump:
         if not limit:
             # Only now: most waits end before the next byte comes, and cost no system call.
             self._read_no_more()
-            self._shared.paused(self)
+            if self._broken:
+                self._fail()
             return
-        buffer = self._shared.buffer
+        buffer = self._buffer
         eof = False
         try:
             size = self._sock.recv_into(buffer, limit)
@@ -164,7 +138,7 @@ class SocketPump:
         if size == READ_SIZE:
             return -1
         try:
-            return self._sock.recv_into(self._shared.buffer[size:])
+            return self._sock.recv_into(self._buffer[size:])
         except OSError as error:
             if error.errno not in _AGAIN:
                 raise
@@ -175,14 +149,20 @@ class SocketPump:
         self._waiting = False
         self._read_on()
 
-    def look(self) -> None:
-        """Find out whether the socket, which is not read, was reset."""
-        try:
-            code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        except OSError:
-            code = errno.ECONNRESET
-        if code:
+    def broken(self) -> None:
+        """The socket was reset, or timed out; what came before that can still be read."""
+        self._broken = True
+        if self._reading:
+            self._loop.remove_reader(self._sock)
+            self._drain()
+        else:
             self._fail()
+
+    def _drain(self) -> None:
+        """Read to the error, a piece in each turn of the loop, which no longer polls this socket."""
+        if self._reading:
+            self._readable()
+            self._loop.call_soon(self._drain)
 
     # From the flow to the socket
 
@@ -289,12 +269,11 @@ class SocketPump:
         if self._closed:
             return
         self._closed = True
-        self._shared.idle.discard(self)
+        errors(self._loop).forget(self._sock)
         if self._out:
             self._flow.consumed(len(self._out))
             self._out = None
-        if self._reading:
-            self._loop.remove_reader(self._sock)
+        self._read_no_more()
         if self._writing:
             self._loop.remove_writer(self._sock)
         self._sock.close()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from inroad.core.mux_flow import Buffer
+from inroad.polling import errors
 from inroad.tunnel.api import Link
 from inroad.tunnel.link import MuxLink
 
@@ -43,6 +44,14 @@ class SocketLink(MuxLink):
     def _start(self) -> None:
         if self._sock.fileno() >= 0:
             self._loop.add_reader(self._sock, self._readable)
+            errors(self._loop).watch(self._sock, self._broken)
+
+    def _broken(self) -> None:
+        """The connection was reset, or timed out; what came before that can still be read."""
+        if self._sock.fileno() >= 0:
+            self._loop.remove_reader(self._sock)
+            self._readable()
+            self._loop.call_soon(self._broken)
 
     def _readable(self) -> None:
         try:
@@ -86,6 +95,7 @@ class SocketLink(MuxLink):
 
     def _release(self) -> None:
         if self._sock.fileno() >= 0:
+            errors(self._loop).forget(self._sock)
             self._loop.remove_reader(self._sock)
             self._loop.remove_writer(self._sock)
             self._sock.close()

@@ -20,6 +20,7 @@ from inroad.host.routes.rtnetlink import (
     messages,
     parse_shape,
 )
+from inroad.polling import rearm
 
 COALESCE = 0.05
 """Seconds after the first change until they are told of."""
@@ -42,7 +43,7 @@ class Monitor:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         self._socket.setblocking(False)
         self._socket.bind((0, GROUPS))
-        self._loop.add_reader(self._socket.fileno(), self._readable)
+        self._loop.add_reader(self._socket, self._readable)
 
     def close(self) -> None:
         """Stop hearing; idempotent."""
@@ -50,7 +51,7 @@ class Monitor:
             timer.cancel()
         self._due.clear()
         if self._socket.fileno() >= 0:
-            self._loop.remove_reader(self._socket.fileno())
+            self._loop.remove_reader(self._socket)
             self._socket.close()
 
     def _readable(self) -> None:
@@ -58,6 +59,7 @@ class Monitor:
             data = self._socket.recv(_RECEIVE)
         except OSError as error:
             if error.errno == errno.ENOBUFS:  # the kernel dropped some: anything may have changed
+                rearm(self._loop, self._socket, self._readable)
                 self._tell(ours=True)
                 self._tell(ours=False)
             return
