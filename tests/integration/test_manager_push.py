@@ -1,4 +1,4 @@
-"""What the traffic-manager pushes: the newest state to slow clients, the current one first to returning ones."""
+"""What the traffic-manager pushes: to slow clients the newest state, to returning ones the current one."""
 
 from __future__ import annotations
 

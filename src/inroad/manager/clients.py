@@ -92,7 +92,7 @@ class Clients:
             self.services.agents.dismiss(agent)
 
     def publish(self, cluster: ClusterInfo) -> None:
-        """Push the newest state to every client that has said hello; to a slow one only the last of several."""
+        """Push the newest state to every client that has said hello; of several a slow one gets the last."""
         self.cluster = cluster
         payload = messages.encode(cluster)
         for client in self._clients:
