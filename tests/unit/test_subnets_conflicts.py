@@ -95,13 +95,26 @@ def test_vnat_moves_by_kind_or_network_without_any_conflict() -> None:
     assert not everything.routed and len(everything.moved) == 3
 
 
-def test_proxy_via_binds_a_network_to_a_workload_even_loopback() -> None:
-    via = parse_via(["127.0.0.0/8=deploy/mesh", "10.244.0.0/16=sts/db"])
-    result = resolve(PLAN, [route("10.244.1.0/24")], Wishes(auto=False, via=via), own="inroad0", pools=POOLS)
+@pytest.mark.parametrize("auto", [True, False])
+def test_proxy_via_binds_a_network_to_a_workload_even_loopback(auto: bool) -> None:
+    _, via = parse_via(["127.0.0.0/8=deploy/mesh", "10.244.0.0/16=sts/db"])
+    result = resolve(PLAN, [route("10.244.1.0/24")], Wishes(auto=auto, via=via), own="inroad0", pools=POOLS)
     assert [str(planned.network) for planned in result.routed] == ["10.96.0.0/16", "192.168.100.0/24"]
     assert [(str(moved.network), moved.workload) for moved in result.moved] == [
         ("127.0.0.0/8", "deploy/mesh"),
         ("10.244.0.0/16", "sts/db"),
+    ]
+
+
+def test_proxy_via_binds_whole_kinds_and_a_network_of_its_own_wins() -> None:
+    kinds, via = parse_via(["all=deploy/edge", "service=deploy/web", "10.244.0.0/16=sts/db"])
+    wishes = Wishes(via=via, via_kinds=kinds, kinds=frozenset({"service"}))
+    result = resolve(PLAN, [route("10.244.1.0/24")], wishes, own="inroad0", pools=POOLS)
+    assert result.routed == ()
+    assert [(str(moved.network), moved.reason, moved.workload) for moved in result.moved] == [
+        ("10.244.0.0/16", "--proxy-via", "sts/db"),
+        ("10.96.0.0/16", "--proxy-via", "deploy/web"),
+        ("192.168.100.0/24", "--proxy-via", "deploy/edge"),
     ]
 
 

@@ -72,7 +72,7 @@ def _checked(context: click.Context, parameter: click.Parameter, given: tuple[st
     "--proxy-via",
     metavar="CIDR=WORKLOAD",
     multiple=True,
-    help="Reach this subnet through a workload's agent.",
+    help="Reach this subnet (or: also, service, pods, all) through a workload's agent.",
 )
 @click.option("--manager-namespace", default="", help="Where the traffic-manager runs (inroad).")
 @setting(

@@ -19,7 +19,8 @@ from inroad.core.subnets import Plan, Planned
 from inroad.core.vnat import Moved
 
 KINDS = {"service": "service", "services": "service", "pods": "pod", "pod": "pod", "also": "also"}
-"""Words of `--vnat` for a whole kind of subnets; `all` is all of them."""
+"""Words of `--vnat` and `--proxy-via` for a whole kind of subnets; `all` is all of them."""
+ALL_KINDS = frozenset(KINDS.values())
 
 
 class Occupied(Protocol):
@@ -50,7 +51,7 @@ class Wishes:
     """What the user said about conflicts.
 
     `allow`: where ours wins. `auto`: move what conflicts. `kinds`, `networks`: move these anyway
-    (`--vnat`). `via`: move these, bound to a workload (`--proxy-via`).
+    (`--vnat`). `via`, `via_kinds`: move these, bound to a workload (`--proxy-via`).
     """
 
     allow: tuple[Network, ...] = ()
@@ -58,6 +59,7 @@ class Wishes:
     kinds: frozenset[str] = frozenset()
     networks: tuple[Network, ...] = ()
     via: tuple[tuple[Network, str], ...] = ()
+    via_kinds: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +115,16 @@ def resolve(
     wanted = [Moved(network, "--proxy-via", workload) for network, workload in wishes.via]
     wanted += [Moved(network, "--vnat") for network in wishes.networks]
     refused = [item for item in refused if not any(_covers(m.network, item.planned.network) for m in wanted)]
-    routed, moved = [], []
+    routed, moved, workloads = [], [], dict(wishes.via_kinds)
     for planned in plan.subnets:
+        if any(_covers(entry.network, planned.network) for entry in wanted):
+            continue  # what was wished for that very subnet, not what is true of its kind
+        workload = workloads.get(planned.kind, "")
         reason = "--vnat" if planned.kind in wishes.kinds else reasons.get(planned.network, "")
-        if reason:
-            moved.append(Moved(planned.network, reason))
+        if workload or reason:
+            moved.append(Moved(planned.network, "--proxy-via" if workload else reason, workload))
             refused = [item for item in refused if item.planned is not planned]
-        elif not any(_covers(entry.network, planned.network) for entry in wanted):
+        else:
             routed.append(planned)
     if refused:
         raise SubnetConflict(
@@ -147,33 +152,48 @@ def parse_moves(words: Iterable[str]) -> tuple[frozenset[str], tuple[Network, ..
     kinds: set[str] = set()
     networks = []
     for word in words:
-        if word == "all":
-            kinds.update(KINDS.values())
-        elif word in KINDS:
-            kinds.add(KINDS[word])
-        else:
-            networks.append(_network("--vnat", word, "also, service, pods or all"))
+        named = _kinds(word)
+        kinds |= named
+        if not named:
+            networks.append(_network("--vnat", word))
     return frozenset(kinds), tuple(networks)
 
 
-def parse_via(words: Iterable[str]) -> tuple[tuple[Network, str], ...]:
-    """Read the values of `--proxy-via`: `CIDR=WORKLOAD`. Raises `ConfigInvalid`."""
-    found = []
+def parse_via(words: Iterable[str]) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[Network, str], ...]]:
+    """Read the values of `--proxy-via`: `WHAT=WORKLOAD`, where WHAT is what `--vnat` takes.
+
+    Returns (kind, workload) pairs, of which the last for a kind counts, and (network, workload) pairs.
+    Raises `ConfigInvalid`.
+    """
+    kinds: dict[str, str] = {}
+    networks = []
     for word in words:
-        cidr, equals, workload = word.partition("=")
+        what, equals, workload = word.partition("=")
         if not equals or not workload:
             raise ConfigInvalid(
                 f"--proxy-via {word!r} names no workload", "write it as 10.1.0.0/16=deploy/web"
             )
-        found.append((_network("--proxy-via", cidr, "a single address"), workload))
-    return tuple(found)
+        named = _kinds(what)
+        kinds |= dict.fromkeys(named, workload)
+        if not named:
+            networks.append((_network("--proxy-via", what), workload))
+    return tuple(sorted(kinds.items())), tuple(networks)
 
 
-def _network(flag: str, word: str, others: str) -> Network:
+def _kinds(word: str) -> frozenset[str]:
+    """Return the kinds of subnets that a word stands for, none when it is no such word."""
+    if word == "all":
+        return ALL_KINDS
+    return frozenset({KINDS[word]}) if word in KINDS else frozenset()
+
+
+def _network(flag: str, word: str) -> Network:
     try:
         return ip_network(word)
     except ValueError as error:
-        raise ConfigInvalid(f"{flag}: {error}", f"use a subnet such as 10.1.0.0/16, or {others}") from None
+        raise ConfigInvalid(
+            f"{flag}: {error}", "use a subnet such as 10.1.0.0/16, or also, service, pods or all"
+        ) from None
 
 
 def _allowed(conflict: Conflict, allow: Iterable[Network]) -> bool:

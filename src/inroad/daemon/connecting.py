@@ -100,7 +100,8 @@ async def open_session(request: ConnectRequest, peer: Peer, journal: Journal, sa
 def conflict_wishes(request: ConnectRequest) -> Wishes:
     """Read `--vnat` and `--proxy-via`; raises `ConfigInvalid`."""
     kinds, networks = parse_moves(request.vnat)
-    return Wishes(kinds=kinds, networks=networks, via=parse_via(request.proxy_via))
+    via_kinds, via = parse_via(request.proxy_via)
+    return Wishes(kinds=kinds, networks=networks, via=via, via_kinds=via_kinds)
 
 
 async def _open_host(journal: Journal, settings: Settings, undo: AsyncExitStack) -> HostState:
