@@ -52,6 +52,9 @@ def test_a_conflicting_subnet_gets_virtual_addresses(stage: Stage) -> None:
     address = address_of(stage, "web")
     assert ip_address(address) in ip_network("246.246.0.0/16")
     assert stage.curl("http://web/")["namespace"] == "shop"
+    (one,) = [one for one in stage.ask("status")["virtual"] if one["virtual"] == address]
+    assert ip_address(one["address"]) in ip_network("10.96.0.0/16")
+    assert one["flows"] == 0
     assert stage.run("dig", "+short", "-x", address).stdout.strip() == "web.shop.svc.cluster.local."
     assert "via 172.31.0.2 dev vpn0" in stage.run("ip", "route", "get", "10.96.0.10").stdout
     stage.inroad("quit")

@@ -4,12 +4,14 @@ import pytest
 from inroad.cli.render import outcome_text, status_text, subnets
 from inroad.core.status import (
     DnsStatus,
+    MovedStatus,
     Outcome,
     ResolverStatus,
     Status,
     SubnetStatus,
     TunnelStatus,
     VifStatus,
+    VirtualStatus,
 )
 
 
@@ -80,6 +82,26 @@ def test_a_broken_link_is_told_with_its_time() -> None:
 def test_many_subnets_are_counted_not_listed() -> None:
     many = [SubnetStatus(f"10.{n}.0.0/16", 4, "node podCIDR") for n in range(20)]
     assert subnets(many).splitlines()[-1] == "and 12 more (inroad status -o json)"
+
+
+def test_virtual_addresses_are_told_with_what_they_stand_for() -> None:
+    status = connected()
+    status.moved = [
+        MovedStatus("10.96.0.0/16", "it overlaps a route"),
+        MovedStatus("::/0", "x", "deploy/web"),
+    ]
+    status.virtual = [
+        VirtualStatus(f"246.246.0.{number}", f"10.96.0.{number}", "deploy/web" * (number == 10))
+        for number in range(1, 11)
+    ]
+    status.virtual_addresses = 300
+    lines = [line.strip() for line in text(status).splitlines()]
+    assert "virtual     10.96.0.0/16: it overlaps a route" in lines
+    assert "::/0, dialled by deploy/web: x" in lines
+    assert "246.246.0.9 is 10.96.0.9" in lines
+    assert "246.246.0.10 is 10.96.0.10 by deploy/web" in lines
+    assert "246.246.0.2 is 10.96.0.2" not in lines
+    assert "and 292 more (inroad status -o json)" in lines
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,10 @@ class FakeFlow:
         self.ending = False
         self.credit = 0
 
-    def write(self, data):
+    def read_size(self):
+        return 65_536
+
+    def write(self, data, eof=False):
         self.written += data
         return True
 
@@ -330,3 +333,67 @@ async def test_a_dial_whose_own_link_broke_waits_for_the_manager_where_that_is_a
     assert relay.vif.said == []
     relay.link = FakeLink()
     assert len(own.flows) + len(relay.link.flows) == 2
+
+
+def counted_relay():
+    """Return a relay and the flows that have begun and are not over."""
+    relay, alive = connected_relay(), {}
+    relay.on_begun = alive.__setitem__
+    relay.on_over = lambda flow: alive.pop(flow, None)
+    return relay, alive
+
+
+ENDS = {
+    "refused": lambda relay: relay.link.flows[0].handler.flow_refused(Refusal.REFUSED, ""),
+    "reset": lambda relay: relay.link.flows[0].handler.flow_reset(),
+    "cancelled": lambda relay: relay.cancelled(1),
+    "vif lost": lambda relay: relay.failed("killed"),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_the_end_of_a_dial_is_told(end):
+    relay, alive = counted_relay()
+    relay.syn(1, APP, WEB, 64)
+    assert alive == {1: WEB[0]}
+    ENDS[end](relay)
+    assert alive == {}
+
+
+async def test_a_connection_is_over_when_both_sides_have_closed():
+    relay, alive = counted_relay()
+    relay.syn(1, APP, WEB, 64)
+    flow = relay.link.flows[0]
+    flow.handler.flow_opened()
+    ours, app = socket.socketpair()
+    ours.setblocking(False)
+    relay.accepted(1, ours)
+    app.close()
+    async with asyncio.timeout(5):
+        while flow.state != "half-closed":
+            await asyncio.sleep(0.001)
+    assert alive == {1: WEB[0]}
+    flow.handler.flow_eof()
+    assert alive == {}
+
+
+async def test_a_connection_that_was_reset_before_the_accept_is_over():
+    relay, alive = counted_relay()
+    relay.syn(1, APP, WEB, 64)
+    handler = relay.link.flows[0].handler
+    handler.flow_opened()
+    handler.flow_reset()
+    assert alive == {1: WEB[0]}, "its socket is still to come"
+    ours, app = socket.socketpair()
+    with app:
+        relay.accepted(1, ours)
+    assert alive == {}
+
+
+@pytest.mark.parametrize("end", ["expired", "refused", "reset"])
+async def test_the_end_of_an_association_is_told(end):
+    relay, alive = counted_relay()
+    relay.datagram(1, APP, WEB, 64, b"one")
+    assert alive == {1: WEB[0]}
+    relay.expired(1) if end == "expired" else ENDS[end](relay)
+    assert alive == {}

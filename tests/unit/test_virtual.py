@@ -8,8 +8,9 @@ import dns.message
 import dns.reversename
 import dns.rrset
 
+from inroad.core.dns_cache import MAX_LIFE
 from inroad.core.messages import LookupReply
-from inroad.core.vnat import Moved
+from inroad.core.vnat import LEASE, SAFE_AGE, Moved
 from inroad.daemon.virtual import VirtualAddresses
 
 POOLS = (ip_network("246.246.0.0/16"), ip_network("fd00:0:0:246::/64"))
@@ -87,3 +88,27 @@ async def test_a_bound_subnet_names_its_workload():
     first, _ = await ask(virtual, "web", "A")
     assert virtual.real(first).workload == "deploy/web"
     assert not virtual.move(moved("10.96.0.0/16", workload="deploy/web"))
+
+
+async def test_a_virtual_address_keeps_its_meaning_while_a_flow_lives():
+    virtual = VirtualAddresses(cluster, POOLS, OWN)
+    virtual.move(moved("10.96.0.0/16"))
+    first, other = await ask(virtual, "web", "A")
+    virtual.begun(1, first)
+    virtual.begun(2, first)
+    virtual.begun(3, other)
+    virtual.over(2)
+    virtual.over(2)
+    virtual.over(3)
+    (lease,) = virtual.vnat.leases()
+    assert lease.flows == 1
+    assert virtual.vnat.expire(lease.used + LEASE + 1) == 0
+    virtual.over(1)
+    assert virtual.vnat.expire(lease.used + LEASE + 1) == 1
+    assert virtual.real(first) is None
+
+
+def test_an_answer_that_we_still_give_is_no_other_targets():
+    """Our own cache answers without asking for the virtual address again."""
+    assert SAFE_AGE >= 2 * MAX_LIFE
+    assert LEASE > SAFE_AGE

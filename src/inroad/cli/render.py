@@ -82,10 +82,15 @@ def _origin(status: Status) -> str:
 
 
 def _moved(status: Status) -> Iterable[str]:
-    """The subnets that have virtual addresses, a line each."""
+    """The subnets that have virtual addresses, and the addresses used last, a line each."""
     for moved in status.moved:
         via = f", dialled by {moved.workload}" if moved.workload else ""
         yield f"{moved.cidr}{via}: {moved.reason}"
+    for one in status.virtual[-SHOWN_SUBNETS:]:
+        yield f"{one.virtual} is {one.address}" + (f" by {one.workload}" if one.workload else "")
+    hidden = status.virtual_addresses - len(status.virtual[-SHOWN_SUBNETS:])
+    if hidden > 0:
+        yield f"and {hidden} more (inroad status -o json)"
 
 
 def _headline(status: Status) -> str:

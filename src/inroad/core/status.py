@@ -94,6 +94,15 @@ class MovedStatus(msgspec.Struct):
     workload: str = ""
 
 
+class VirtualStatus(msgspec.Struct):
+    """A virtual address and what it stands for; `flows`: how many go there now."""
+
+    virtual: str
+    address: str
+    workload: str = ""
+    flows: int = 0
+
+
 class TunnelStatus(msgspec.Struct):
     """The link to the traffic-manager."""
 
@@ -162,6 +171,7 @@ class Status(msgspec.Struct, tag="status", omit_defaults=False):
     subnets: list[SubnetStatus] = []
     never_proxy: list[str] = []
     moved: list[MovedStatus] = []
+    virtual: list[VirtualStatus] = []
     virtual_addresses: int = 0
     warnings: list[str] = []
 

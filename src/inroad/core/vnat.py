@@ -17,8 +17,9 @@ from inroad.core.host_config import Address, Network
 
 LEASE = 3_600.0
 """Seconds an unused virtual address is kept: programs remember addresses for much longer than their TTL."""
-SAFE_AGE = 60.0
-"""Seconds of disuse before which an address is not taken away even when none is left."""
+SAFE_AGE = 300.0
+"""Seconds of disuse before which an address is not taken away even when none is left: an answer in our own
+cache counts as no use while it lives, and programs hold on to answers for a minute or two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,9 @@ class Vnat:
         if lease is not None and lease.flows:
             lease.flows -= 1
             self._touch(lease, now)
+
+    def __len__(self) -> int:
+        return len(self._by_virtual)
 
     def expire(self, now: float) -> int:
         """Free what has been out of use for `LEASE`; returns how many. Call it every minute or so."""

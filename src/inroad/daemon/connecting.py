@@ -137,6 +137,7 @@ def _virtual(cluster: ClusterView, direct: Direct, manager: ManagerLink, relay: 
     lookup = OriginLookup(cluster.origins, direct, manager)
     virtual = VirtualAddresses(lookup, cluster.settings.config.virtual_subnets, VIF.addresses)
     relay.route = _route(cluster, virtual, direct)
+    relay.on_begun, relay.on_over = virtual.begun, virtual.over
     return virtual
 
 

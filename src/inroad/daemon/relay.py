@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 
@@ -57,13 +58,18 @@ log = structlog.get_logger()
 
 
 class Relay:
-    """The daemon's `VifEvents`. `vif` and `link` are set when they are there, None while they are not."""
+    """The daemon's `VifEvents`. `vif` and `link` are set when they are there, None while they are not.
+
+    `on_begun` hears of each flow and the address it goes to, `on_over` of its end.
+    """
 
     def __init__(self) -> None:
         self.vif: Vif | None = None
         self.route: Route = lambda host, gone: Way(host)
         self.deadline = 5.0  # seconds for a dial: endpointDial + roundtripLatency
         self.on_vif_failed: Callable[[str], None] = lambda reason: None
+        self.on_begun: Callable[[int, str], None] = lambda flow, host: None
+        self.on_over: Callable[[int], None] = lambda flow: None
         self.flows: dict[int, TcpFlow | DatagramFlow] = {}
         self.loops = Loops()
         names = ("dials", "refused", "timed_out", "cancelled", "dropped_datagrams", "recursions")
@@ -102,6 +108,7 @@ class Relay:
             self.verdict(flow, Verdict.REFUSED)
             return
         self.counters["dials"] += 1
+        self.on_begun(flow, target[0])
         pending = self.flows[flow] = TcpFlow(self, flow, target)
         pending.dial()
 
@@ -126,11 +133,10 @@ class Relay:
     def cancelled(self, flow: int) -> None:
         """The application gave up: nobody wants the dial any more."""
         self.counters["cancelled"] += 1
-        self.loops.ended(flow)
         timer = self._waiting.pop(flow, None)
         if timer is not None:
             timer.cancel()
-        pending = self.flows.pop(flow, None)
+        pending = self.forget(flow)
         if pending is not None:
             pending.abandon()
 
@@ -162,6 +168,7 @@ class Relay:
     def _send(self, flow: int, transport: Transport, target: Endpoint, payload: bytes) -> None:
         association = self.flows.get(flow)
         if association is None:
+            self.on_begun(flow, target[0])
             association = self.flows[flow] = DatagramFlow(self, flow, transport, target)
             association.dial()
         if isinstance(association, DatagramFlow) and not association.send(payload):
@@ -169,29 +176,35 @@ class Relay:
 
     def expired(self, flow: int) -> None:
         """A UDP association or echo sequence was idle for too long."""
-        self.loops.ended(flow)
-        association = self.flows.pop(flow, None)
+        association = self.forget(flow)
         if association is not None:
             association.abandon()
 
     def failed(self, reason: str) -> None:
         """The packet loop ended: the VIF is gone, with every flow that it held."""
         self.vif = None
-        self.loops.clear()
-        flows, self.flows = self.flows, {}
-        for flow in flows.values():
-            flow.abandon()
+        for flow in list(self.flows):
+            self.expired(flow)
         self.on_vif_failed(reason)
 
     # --- for the flows ---------------------------------------------------------------------------
 
+    def forget(self, flow: int) -> TcpFlow | DatagramFlow | None:
+        """A flow that never came to an accepted socket has ended; returns it if it was known."""
+        self._over(flow)
+        return self.flows.pop(flow, None)
+
+    def _over(self, flow: int) -> None:
+        self.loops.ended(flow)
+        self.on_over(flow)
+
     def verdict(self, flow: int, verdict: Verdict) -> None:
         """Tell the packet loop how a dial ended."""
-        self.loops.ended(flow)
-        if verdict is Verdict.TIMED_OUT:
-            self.counters["timed_out"] += 1
-        elif verdict is not Verdict.CONNECTED:
-            self.counters["refused"] += 1
+        if verdict is Verdict.CONNECTED:
+            self.loops.ended(flow)
+        else:
+            self._over(flow)
+            self.counters["timed_out" if verdict is Verdict.TIMED_OUT else "refused"] += 1
         if self.vif is not None:
             self.vif.verdict(flow, verdict)
 
@@ -247,8 +260,10 @@ class TcpFlow:
         flow = self.tunnel_flow
         if flow is None:  # the far side reset between the verdict and the accept
             abort(sock)
+            self.relay.on_over(self.number)
             return
         pump = SocketPump.attach(asyncio.get_running_loop(), sock, flow)
+        pump.on_close = partial(self.relay.on_over, self.number)
         for chunk in self.early:
             pump.flow_data(memoryview(chunk))
         if self.ended:
@@ -322,7 +337,7 @@ class DatagramFlow:
             return  # dropped: a virtual address that means nothing any more
         link, via = (way.link, "") if way.link is not None else (self.relay.link, way.via)
         if link is None:
-            del self.relay.flows[self.number]
+            self.relay.forget(self.number)
             return
         self.relay.loops.dialled(self.number, (way.host, port))
         request = Dial(self.transport, way.host, port, int(self.relay.deadline * 1000), via)
@@ -344,8 +359,7 @@ class DatagramFlow:
         """The far side heard of `port unreachable` or the like, now or after some answers."""
         del detail
         self.tunnel_flow = None
-        self.relay.loops.ended(self.number)
-        known = self.relay.flows.pop(self.number, None) is not None
+        known = self.relay.forget(self.number) is not None
         if known and reason is not Refusal.LINK_DOWN:
             self.relay.unreachable(self.number, VERDICTS[reason])
 
@@ -358,8 +372,7 @@ class DatagramFlow:
     def flow_reset(self) -> None:
         """The link broke, or the far side gave the association up: the next datagram opens anew."""
         self.tunnel_flow = None
-        self.relay.loops.ended(self.number)
-        self.relay.flows.pop(self.number, None)
+        self.relay.forget(self.number)
 
     def flow_datagram(self, data: memoryview) -> None:
         """An answer: deliver it."""

@@ -16,9 +16,13 @@ from inroad.core.status import (
     SubnetStatus,
     TunnelStatus,
     VifStatus,
+    VirtualStatus,
 )
 from inroad.daemon.manager_link import ManagerLink
 from inroad.daemon.session import Session
+
+MOST_VIRTUAL = 256
+"""Virtual addresses that are shown, those that were used last."""
 
 
 async def report(session: Session) -> Status:
@@ -50,9 +54,16 @@ async def report(session: Session) -> Status:
         ],
         never_proxy=[str(network) for network in cluster.routing.never],
         moved=[MovedStatus(str(one.network), one.reason, one.workload) for one in cluster.routing.moved],
-        virtual_addresses=len(session.virtual.vnat.leases()),
+        virtual=list(_virtual(session)),
+        virtual_addresses=len(session.virtual.vnat),
         warnings=list(_warnings(session)),
     )
+
+
+def _virtual(session: Session) -> Iterator[VirtualStatus]:
+    for lease in session.virtual.vnat.leases()[-MOST_VIRTUAL:]:
+        target = lease.target
+        yield VirtualStatus(str(lease.virtual), str(target.address), target.workload, lease.flows)
 
 
 def _warnings(session: Session) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -42,6 +43,8 @@ VIF = VifConfig(
 DNS_PORT = 53
 CONFIG_CHECK = 0.5
 """Seconds between two looks at the configuration file."""
+EXPIRY_CHECK = 60.0
+"""Seconds between two looks for virtual addresses that nobody uses any more."""
 
 log = structlog.get_logger()
 
@@ -112,6 +115,7 @@ class Session:
         if self.host.resolver is not None:
             self.host.resolver.watch(self.cluster.changed.set)
         self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._watch_config())]
+        self._tasks.append(asyncio.create_task(self._expire_addresses()))
 
     async def close(self) -> None:
         """Put the host back and end the link."""
@@ -212,6 +216,13 @@ class Session:
                 self.config_problems = [str(error)]
             else:
                 self.config_problems = []
+                self.cluster.changed.set()
+
+    async def _expire_addresses(self) -> None:
+        """Free virtual addresses in time; with the last one of a family its subnet need not be routed."""
+        while True:
+            await asyncio.sleep(EXPIRY_CHECK)
+            if self.virtual.vnat.expire(time.monotonic()):
                 self.cluster.changed.set()
 
     async def _rebuild_vif(self) -> None:

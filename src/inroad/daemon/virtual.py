@@ -35,6 +35,7 @@ class VirtualAddresses:
         self.vnat = Vnat(pools, reserved)
         self.moved: tuple[Moved, ...] = ()
         self._ask = ask
+        self._flows: dict[int, Address] = {}
 
     def move(self, moved: tuple[Moved, ...]) -> bool:
         """Say which subnets are moved from now on; returns whether that is a change."""
@@ -47,12 +48,22 @@ class VirtualAddresses:
     def real(self, host: str) -> Target | None:
         """Return where a dial to `host` (an address) leads; None for a virtual one without meaning."""
         address = ip_address(host)
-        if not self.vnat.is_virtual(address):
-            return Target(address)
-        now = time.monotonic()
-        self.vnat.opened(address, now)
-        self.vnat.closed(address, now)  # the kernel keeps a flow's addresses: only its beginning counts
-        return self.vnat.to_real(address)
+        return self.vnat.to_real(address) if self.vnat.is_virtual(address) else Target(address)
+
+    def begun(self, flow: int, host: str) -> None:
+        """A flow to `host` began: if that is a virtual address it keeps its meaning until `over`."""
+        if not len(self.vnat):
+            return
+        address = ip_address(host)
+        if self.vnat.is_virtual(address):
+            self._flows[flow] = address
+            self.vnat.opened(address, time.monotonic())
+
+    def over(self, flow: int) -> None:
+        """A flow ended; unknown ones are ignored."""
+        address = self._flows.pop(flow, None)
+        if address is not None:
+            self.vnat.closed(address, time.monotonic())
 
     async def lookup(
         self, query: bytes, *, namespace: str, deadline_ms: int, absolute: bool, bare: bool = True

@@ -14,6 +14,7 @@ import errno
 import socket
 import struct
 import weakref
+from collections.abc import Callable
 
 from inroad.core.flows import Refusal
 from inroad.polling import errors
@@ -45,7 +46,10 @@ def shared_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
 
 
 class SocketPump:
-    """A socket and its flow until both directions have ended. Implements `FlowHandler`."""
+    """A socket and its flow until both directions have ended; then `on_close` is called.
+
+    Implements `FlowHandler`.
+    """
 
     __slots__ = (
         "_broken",
@@ -62,6 +66,7 @@ class SocketPump:
         "_sock",
         "_waiting",
         "_writing",
+        "on_close",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, flow: Flow) -> None:
@@ -79,6 +84,7 @@ class SocketPump:
         self._closed = False
         self._cut = False
         self._broken = False
+        self.on_close: Callable[[], None] | None = None
 
     @classmethod
     def attach(cls, loop: asyncio.AbstractEventLoop, sock: socket.socket, flow: Flow) -> SocketPump:
@@ -277,6 +283,8 @@ class SocketPump:
         if self._writing:
             self._loop.remove_writer(self._sock)
         self._sock.close()
+        if self.on_close is not None:
+            self.on_close()
 
     # What a pump's flow has behind it, or never sees
 
