@@ -72,6 +72,8 @@ class Run:
             for number, measure in itertools.product(range(self.options.rounds), measures):
                 for offset in range(len(ways)):
                     way = ways[(offset + number) % len(ways)]
+                    if not measure.applies(way):
+                        continue
                     for key, value in measure.run(way, seconds, self.directory).items():
                         self.values.setdefault(key, {}).setdefault(way.name, []).append(value)
                 print(f"bench: {measure.name}, round {number + 1}", file=sys.stderr, flush=True)

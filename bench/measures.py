@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import sys
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.paths import Way, descriptors
-from bench.places import BenchFailed
+from bench.places import BenchFailed, Place
 from bench.servers import HTTP, IPERF, UDP
 
 UDP_RATES = (1_000, 2_000, 5_000, 10_000, 20_000, 30_000, 40_000, 60_000, 80_000, 100_000)
@@ -33,11 +34,19 @@ Run = Callable[[Way, int, Path], dict[str, float]]
 
 @dataclass(frozen=True)
 class Measure:
-    """`run(way, seconds, directory)` returns a value for each of `rows`, or {} where it does not apply."""
+    """`run(way, seconds, directory)` returns a value for each of `rows`.
+
+    `needs`: the field of `Way` that must be set; elsewhere the measure does not apply.
+    """
 
     name: str
     rows: tuple[Row, ...]
     run: Run
+    needs: str = "target"
+
+    def applies(self, way: Way) -> bool:
+        """Tell whether the way has what is measured."""
+        return bool(getattr(way, self.needs))
 
 
 def iperf(key: str, *flags: str, warm_up: int = 1) -> Run:
@@ -106,8 +115,6 @@ def connections(way: Way, seconds: int, directory: Path) -> dict[str, float]:
 def udp(way: Way, seconds: int, directory: Path) -> dict[str, float]:
     """Measure UDP round trips, and the highest of a few rates at which no datagram is lost."""
     del directory
-    if not way.udp:
-        return {}
     tool = [sys.executable, "-m", "bench.udp_tool"]
     trips = float(way.client.run(*tool, "ask", way.target, str(UDP), str(seconds)))
     best = 0.0
@@ -133,17 +140,58 @@ def beside_bulk(way: Way, seconds: int, directory: Path) -> dict[str, float]:
 
 def dns(way: Way, seconds: int, directory: Path) -> dict[str, float]:
     """Measure queries for names that the server has in its memory, 20 clients."""
-    if not way.dns:
-        return {}
     names = directory / f"names-{way.name}"
     names.write_text("".join(f"{name} A\n" for name in way.names))
-    argv = ["dnsperf", "-s", way.dns, "-d", str(names), "-c", "20", "-l", str(seconds)]
-    text = way.client.run(*argv)
-    found = re.search(r"Queries per second:\s+([\d.]+)", text)
-    lost = re.search(r"Queries lost:\s+(\d+)", text)
-    if found is None or "NOERROR" not in text:
+    text = dnsperf(way, names, "-l", str(seconds))
+    each = dnsperf(way, names, "-l", "1", "-v")
+    times = sorted(map(float, re.findall(r"^> NOERROR \S+ A ([\d.]+)$", each, re.MULTILINE)))
+    return {
+        "dns_qps": rate_of(text),
+        "dns_lost": float(text.partition("Queries lost:")[2].split()[0]),
+        "dns_p99": times[int(len(times) * 0.99)] * 1e6,
+    }
+
+
+def dnsperf(way: Way, names: Path, *flags: str) -> str:
+    """Ask for the names of a file, as 20 clients; returns what was printed. Raises `BenchFailed`."""
+    text = way.client.run("dnsperf", "-s", way.dns, "-d", str(names), "-c", "20", *flags)
+    if "NOERROR" not in text:
         raise BenchFailed(f"dnsperf on {way.name}: {text[-500:]}")
-    return {"dns_qps": float(found[1]), "dns_lost": float(lost[1]) if lost else 0.0}
+    return text
+
+
+def rate_of(text: str) -> float:
+    """Return dnsperf's queries per second."""
+    found = re.search(r"Queries per second:\s+([\d.]+)", text)
+    if found is None:
+        raise BenchFailed(f"dnsperf printed no rate: {text[-500:]}")
+    return float(found[1])
+
+
+def lookups(way: Way, seconds: int, directory: Path) -> dict[str, float]:
+    """Measure names that are in no cache: many at once, one after the other, and what we add to either."""
+    if way.lookups is None:
+        return {}
+    behind, turn = way.lookups, secrets.token_hex(3)
+    names = directory / f"lookups-{way.name}"
+    names.write_text("".join(f"{behind.wild.format(n=f'{turn}{n}')} A\n" for n in range(6_000 * seconds)))
+    trip = behind.round_trip()
+
+    def ask(place: Place, server: str, name: str) -> float:
+        argv = [sys.executable, "-m", "bench.names_ends", "ask", server, str(500 * seconds), name]
+        return float(place.run(*argv))
+
+    theirs = ask(behind.cluster, "127.0.0.1", behind.wild)
+    ours = ask(way.client, way.dns, behind.wild)
+    through = ask(way.client, way.dns, behind.other)
+    past = ask(way.client, behind.fallback, behind.other)
+    return {
+        "dns_uncached": rate_of(dnsperf(way, names, "-n", "1")),
+        "dns_lookup": ours,
+        "dns_lookup_added": ours - trip - theirs,
+        "dns_fallback_added": through - past,
+        "dns_memory": float(way.client.run(sys.executable, "-m", "bench.names_ends", "memory", "100000")),
+    }
 
 
 MEASURES = (
@@ -174,13 +222,28 @@ MEASURES = (
             Row("udp_rate", "UDP datagrams/s of 1,200 bytes, none lost", "1/s"),
         ),
         udp,
+        needs="udp",
     ),
     Measure(
         "dns",
         (
             Row("dns_qps", "cached DNS queries/s", "1/s"),
+            Row("dns_p99", "cached DNS queries, 20 clients, p99", "µs", more_is_better=False),
             Row("dns_lost", "DNS queries lost", "", more_is_better=False),
         ),
         dns,
+        needs="dns",
+    ),
+    Measure(
+        "lookups",
+        (
+            Row("dns_uncached", "DNS lookups/s over the tunnel", "1/s"),
+            Row("dns_lookup", "one DNS lookup over the tunnel, p50", "µs", more_is_better=False),
+            Row("dns_lookup_added", "beyond round trip and cluster DNS", "µs", more_is_better=False),
+            Row("dns_fallback_added", "added to a name of the fallback's", "µs", more_is_better=False),
+            Row("dns_memory", "100,000 cached answers", "MB", more_is_better=False),
+        ),
+        lookups,
+        needs="lookups",
     ),
 )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,12 +20,28 @@ TUNNEL_PORT = 7000
 
 
 @dataclass(frozen=True)
+class Lookups:
+    """A DNS server of ours, `Way.dns`, with name servers behind it.
+
+    `wild`: a pattern of names of the cluster that exist, whatever `{n}` stands for. `other`: the same for
+    names that are not the cluster's. `cluster`: where the cluster's name server runs, on 127.0.0.1 there.
+    `fallback`: the address of the name server for other names. `round_trip`: returns the tunnel's, in us.
+    """
+
+    wild: str
+    other: str
+    cluster: Place
+    fallback: str
+    round_trip: Callable[[], float]
+
+
+@dataclass(frozen=True)
 class Way:
     """An open path: where the client stands and what it asks for.
 
     `target`: address of iperf3, HTTP and UDP echo. `dns`: address of a name server that knows `names`, ""
     where the path has none. `pids`: our processes, whose descriptors are counted. `udp`: whether the path
-    carries it.
+    carries it. `lookups`: what the measures of lookups need, where the path has it.
     """
 
     name: str
@@ -35,6 +52,7 @@ class Way:
     note: str = ""
     pids: tuple[int, ...] = ()
     udp: bool = True
+    lookups: Lookups | None = None
 
 
 class OpenPath(Protocol):
@@ -97,6 +115,34 @@ def inroad(directory: Path, slow: Slow | None = None) -> Iterator[Way]:
 
 
 @contextlib.contextmanager
+def names(directory: Path, slow: Slow | None = None) -> Iterator[Way]:
+    """inroad's DNS server over a plain TCP connection; dnsmasq is the cluster's and the host's name server."""
+    with contextlib.ExitStack() as stack:
+        work, cluster = stack.enter_context(chain(["names", "lookups"], slow))
+        stack.enter_context(servers.wild_dnsmasq(work, "127.0.0.1", "wild.test"))
+        stack.enter_context(servers.wild_dnsmasq(cluster, "127.0.0.1", "svc.cluster.local"))
+        conf = directory / "pod.conf"
+        conf.write_text(
+            "search bench.svc.cluster.local svc.cluster.local cluster.local\nnameserver 127.0.0.1\n"
+        )
+        ends = (sys.executable, "-m", "bench.names_ends")
+        stack.enter_context(cluster.ready(*ends, "far", str(TUNNEL_PORT), str(conf)))
+        own = "198.18.0.1"
+        near = stack.enter_context(
+            work.ready(*ends, "near", "198.18.0.2", str(TUNNEL_PORT), own, "127.0.0.1")
+        )
+
+        def round_trip() -> float:
+            near.send_signal(signal.SIGUSR1)
+            return float(near.stdout.readline() if near.stdout else 0) * 1000
+
+        known = tuple(f"name{n}.bench.svc.cluster.local" for n in range(servers.NAMES))
+        lookups = Lookups("x{n}.bench.svc.cluster.local", "x{n}.wild.test", cluster, "127.0.0.1", round_trip)
+        note = "our DNS server, tunnel over a plain TCP connection"
+        yield Way("names", work, "", own, known, note, udp=False, lookups=lookups)
+
+
+@contextlib.contextmanager
 def sandbox(directory: Path, slow: Slow | None = None) -> Iterator[Way]:
     """The sandbox's workstation, connected through its API server's port-forward, to a pod's address."""
     if slow:
@@ -152,5 +198,6 @@ PATHS: dict[str, OpenPath] = {
     "haproxy": haproxy,
     "sshuttle": sshuttle,
     "inroad": inroad,
+    "names": names,
     "sandbox": sandbox,
 }

@@ -14,7 +14,7 @@ Values = dict[str, dict[str, list[float]]]
 
 DNS_PEER = "direct"
 """Beside the direct path runs dnsmasq: what our DNS server is compared with."""
-OURS = ("inroad", "sandbox")
+OURS = ("inroad", "names", "sandbox")
 
 
 def medians(values: Values) -> dict[str, dict[str, float]]:

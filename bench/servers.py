@@ -92,6 +92,16 @@ def sshd(place: Place, directory: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def wild_dnsmasq(place: Place, address: str, domain: str) -> Iterator[None]:
+    """Run dnsmasq with an address for every name below `domain`."""
+    flags = ["--no-resolv", "--no-hosts", f"--address=/{domain}/10.96.0.1", "--local-ttl=60", "--pid-file"]
+    flags += [f"--listen-address={address}", "--bind-interfaces", "--cache-size=0"]
+    with place.process("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", *flags):
+        place.wait_listening(DNS, "udp")
+        yield
+
+
+@contextlib.contextmanager
 def dnsmasq(place: Place, directory: Path) -> Iterator[None]:
     """Run dnsmasq with `NAMES` names of its own, nameN.bench.test."""
     hosts = directory / "dnsmasq-hosts"
