@@ -20,14 +20,14 @@ from inroad import program
 from inroad.agent.direct import Direct
 from inroad.agent.identity import Identity, TokenMissing, hello_of, server_context
 from inroad.agent.serving import Service
-from inroad.core import messages
+from inroad.core import backoff, messages
 from inroad.core.dial_policy import DialPolicy, parse_networks
 from inroad.core.errors import ConfigInvalid
 from inroad.core.messages import Lookup, Problem, Welcome
 from inroad.tunnel.tls import TlsLink, connect_tls
 
-FIRST_RETRY, LONGEST_RETRY = 0.2, 5.0
-"""Seconds between attempts; short, so that a new manager has its agents back within 3 s."""
+LONGEST_RETRY = 5.0
+"""Seconds between attempts while the manager stays away."""
 SIDECAR_RETRY = 30.0
 """Seconds until a sidecar that was turned away asks again."""
 
@@ -54,11 +54,12 @@ class Agent:
             self._direct.close()
 
     async def _keep_link(self) -> None:
-        pause = FIRST_RETRY
+        loop = asyncio.get_running_loop()
+        pause, since = backoff.FIRST, loop.time()
         while True:
             try:
                 why = await self._serve_link()
-                pause = FIRST_RETRY
+                pause, since = backoff.FIRST, loop.time()
             except (OSError, TokenMissing) as error:
                 why = str(error)
             except Rejected as error:
@@ -68,7 +69,7 @@ class Agent:
                 why, pause = str(error), SIDECAR_RETRY
             log.info("no link to the traffic-manager", reason=why, next_attempt_s=round(pause, 1))
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
-            pause = min(pause * 2, LONGEST_RETRY)
+            pause = backoff.next_pause(pause, loop.time() - since, LONGEST_RETRY)
 
     async def _serve_link(self) -> str:
         """Serve one link to its end; returns why it ended."""

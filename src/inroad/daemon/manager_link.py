@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from inroad import __version__
-from inroad.core import messages
+from inroad.core import backoff, messages
 from inroad.core.errors import InroadError, TunnelFailed
 from inroad.core.messages import (
     AgentInfo,
@@ -35,8 +35,8 @@ from inroad.daemon.peer_link import PeerLink
 from inroad.tunnel.api import Link
 
 TICKET_TIMEOUT = 5.0
-FIRST_RETRY, LONGEST_RETRY = 0.2, 10.0
-"""Seconds between attempts to get the link back; the very first attempt is made at once."""
+LONGEST_RETRY = 10.0
+"""Seconds between attempts to get the link back while it stays away; the very first is made at once."""
 
 log = structlog.get_logger()
 
@@ -170,7 +170,7 @@ class ManagerLink:
             self._keeper = asyncio.create_task(self._reconnect())
 
     async def _reconnect(self) -> None:
-        pause = FIRST_RETRY
+        pause = backoff.FIRST
         while True:
             try:
                 await self._connect()
@@ -179,4 +179,4 @@ class ManagerLink:
                 self.last_error = str(error)
                 log.info("no link yet", error=str(error), next_attempt_s=round(pause, 1))
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
-            pause = min(pause * 2, LONGEST_RETRY)
+            pause = backoff.next_pause(pause, time.time() - self.since, LONGEST_RETRY)
