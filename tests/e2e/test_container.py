@@ -37,7 +37,12 @@ def network(stage: Stage, request: pytest.FixtureRequest) -> Iterator[Stage]:
 
 def test_a_client_with_net_admin_and_a_tun_device(network: Stage, image: Path, tmp_path: Path) -> None:
     workstation = network.workstation
-    files = {"/kubeconfig": network.cluster.kubeconfig, "/etc/resolv.conf": workstation.state / "resolv.conf"}
+    old_login = network.kubeconfig_with({"auth-provider": {"name": "gcp", "config": {}}}, "auth-provider")
+    files = {
+        "/kubeconfig": network.cluster.kubeconfig,
+        "/auth-provider": Path(old_login),
+        "/etc/resolv.conf": workstation.state / "resolv.conf",
+    }
     caps = ["CAP_NET_ADMIN"]
     daemon = ("inroad", "serve", "daemon", "--keep")
     client = container.start(workstation, "client", image, daemon, capabilities=caps, tun=True, files=files)
@@ -48,6 +53,9 @@ def test_a_client_with_net_admin_and_a_tun_device(network: Stage, image: Path, t
         wait_for(
             "the containers", lambda: client.run("inroad", "status", status=None).returncode in (0, 21), 20
         )
+        refused = client.run("inroad", "connect", "--kubeconfig", "/auth-provider", status=17)
+        assert "the Python package kubernetes is needed" in refused.stderr
+        assert "credential plugin (exec)" in refused.stderr
         connected = client.run("inroad", "connect", "-n", "shop", "-o", "json")
         status = json.loads(connected.stdout)
         assert status["connected"] is True
