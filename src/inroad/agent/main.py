@@ -38,6 +38,10 @@ class Rejected(ConfigInvalid):
     """The manager does not admit this agent, whatever it tries."""
 
 
+class Dismissed(Exception):
+    """The manager needs this agent no more: the end that an ephemeral container is meant to have."""
+
+
 class Agent:
     """Keeps one link to the manager and serves it."""
 
@@ -45,9 +49,11 @@ class Agent:
         self._identity = identity
         self._service = Service(DialPolicy())
         self._direct = Direct(identity.pod, self._service)
+        self._is_admitted = False
+        """On the link that there is."""
 
     async def serve(self) -> None:
-        """Serve until cancelled; raises `Rejected`."""
+        """Serve until cancelled; raises `Rejected`, or `Dismissed` after it was admitted."""
         try:
             await self._keep_link()
         finally:
@@ -82,6 +88,7 @@ class Agent:
                 over.set_result(reason)
 
         def set_up(link: TlsLink) -> None:
+            self._is_admitted = False
             link.on_open = self._service.dial
             link.on_control = lambda payload: self._on_control(link, payload, over)
             link.on_closed = on_closed
@@ -111,12 +118,16 @@ class Agent:
             case Problem():
                 log.warning("the traffic-manager objects", problem=message.message)
                 if message.fatal and not over.done():
-                    over.set_exception(Rejected(f"not admitted: {message.message}"))
+                    over.set_exception(self._told_to_end(message.message))
             case _:
                 link.send_control(messages.encode(Problem("not expected from a manager")))
 
+    def _told_to_end(self, why: str) -> Exception:
+        return Dismissed(why) if self._is_admitted else Rejected(f"not admitted: {why}")
+
     def _admitted(self, welcome: Welcome) -> None:
         log.info("admitted", version=welcome.software)
+        self._is_admitted = True
         if self._identity.ticket:  # it is used up; this one is for the next link
             self._identity = replace(self._identity, ticket=welcome.session)
         try:
@@ -126,7 +137,7 @@ class Agent:
 
 
 async def serve(environ: Mapping[str, str]) -> None:
-    """Run until SIGTERM or SIGINT, or until the manager turns this agent away for good."""
+    """Run until SIGTERM or SIGINT, or until the manager dismisses this agent or turns it away for good."""
     loop = asyncio.get_running_loop()
     agent = asyncio.create_task(Agent(Identity.of(environ)).serve())
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -135,6 +146,8 @@ async def serve(environ: Mapping[str, str]) -> None:
         await agent
     except asyncio.CancelledError:
         log.info("ends")
+    except Dismissed as error:
+        log.info("ends", reason=str(error))
 
 
 def main(argv: list[str]) -> int:
