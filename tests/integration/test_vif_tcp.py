@@ -268,6 +268,18 @@ async def test_small_writes_are_quick_without_nodelay(stage: Stage, small: bool)
     sock.close()
 
 
+async def test_what_is_accepted_is_ready_to_relay(stage: Stage) -> None:
+    """Nobody sets these again for each connection."""
+    stage.daemon.serve = lambda sock: None
+    sock = await connect(TARGET4, 7)
+    await stage.daemon.until(lambda: stage.daemon.sockets)
+    accepted = stage.daemon.sockets[0]
+    assert accepted.getblocking() is False
+    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    sock.close()
+
+
 async def test_an_unknown_connection_is_reset(stage: Stage) -> None:
     """Connections of a packet loop that is gone end with a reset as soon as they say something."""
     loop = asyncio.get_running_loop()

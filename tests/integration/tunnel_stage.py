@@ -14,7 +14,7 @@ from inroad.core.dial_policy import DialPolicy
 from inroad.core.messages import Dial, encode
 from inroad.origin.dial import Dialler
 from inroad.tunnel.api import Quiet
-from inroad.tunnel.pump import SocketPump
+from inroad.tunnel.pump import SocketPump, tune
 from inroad.tunnel.stream import connect_stream, serve_stream
 
 LOOPBACK = DialPolicy(allow=(ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")))
@@ -117,6 +117,8 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
         client = socket.create_connection(listener.getsockname())
         server, _ = listener.accept()
     client.setblocking(False)
+    server.setblocking(False)
+    tune(server)
     return client, server
 
 

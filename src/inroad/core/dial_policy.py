@@ -10,9 +10,13 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+REMEMBERED = 1024
+"""Addresses whose parsing and judging is remembered: many dials go to few of them."""
 
 _KINDS = (
     # Linux connects 0.0.0.0 and :: to loopback; 0/8 is "this host on this network" (RFC 1122).
@@ -51,14 +55,19 @@ class DialPolicy:
 
     def objection(self, address: Address) -> str:
         """Return why the address is not dialled, or an empty string."""
-        meanings = _meanings(address)
-        if any(meaning in network for meaning in meanings for network in self.allow):
-            return ""
-        for meaning in meanings:
-            for kind, network in _REFUSED:
-                if meaning in network:
-                    return f"{address} is a {kind} address"
+        return _objection(self.allow, address)
+
+
+@lru_cache(REMEMBERED)
+def _objection(allow: tuple[Network, ...], address: Address) -> str:
+    meanings = _meanings(address)
+    if any(meaning in network for meaning in meanings for network in allow):
         return ""
+    for meaning in meanings:
+        for kind, network in _REFUSED:
+            if meaning in network:
+                return f"{address} is a {kind} address"
+    return ""
 
 
 def _meanings(address: Address) -> tuple[Address, ...]:
@@ -77,6 +86,7 @@ def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(text) for text in texts)
 
 
+@lru_cache(REMEMBERED)
 def parse_host(host: str) -> Address:
     """Return the address; raises ValueError for a name, or an address with a scope."""
     if "%" in host:

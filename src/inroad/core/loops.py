@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from ipaddress import ip_address
 
 from inroad.core.host_config import Network
@@ -34,6 +35,9 @@ Systems begin with 64 (Linux, macOS), 128 (Windows) or 255 (routers): far enough
 """
 MOST_HOPS = 16
 """So many routers may lie between the cluster and the host that it runs on."""
+
+
+_parsed = lru_cache(256)(ip_address)  # nearly all programs have one of few addresses
 
 
 class Sign(Enum):
@@ -105,7 +109,7 @@ class Loops:
         return found
 
     def _from_pod(self, source: Endpoint) -> bool:
-        address = ip_address(source[0])
+        address = _parsed(source[0])
         return any(address.version == pods.version and address in pods for pods in self.rules.pods)
 
     def _is_blocked(self, target: Endpoint, now: float) -> bool:

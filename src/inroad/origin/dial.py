@@ -23,7 +23,7 @@ from inroad.origin.hops import mark
 from inroad.origin.ping import NotPermitted, Ping, open_ping
 from inroad.origin.udp import UdpAssociation
 from inroad.tunnel.api import Flow, FlowHandler, Quiet, Refusal
-from inroad.tunnel.pump import SocketPump
+from inroad.tunnel.pump import YOUNG_READS, SocketPump, tune
 
 log = structlog.get_logger(__name__)
 
@@ -140,10 +140,10 @@ class Dialler:
 
 def new_socket(address: Address, kind: socket.SocketKind) -> socket.socket:
     """Return a non-blocking socket of the address's family, marked as ours (`hops`)."""
-    ipv4 = isinstance(address, ipaddress.IPv4Address)
-    sock = socket.socket(socket.AF_INET if ipv4 else socket.AF_INET6, kind)
+    family = socket.AF_INET if isinstance(address, ipaddress.IPv4Address) else socket.AF_INET6
+    sock = socket.socket(family, kind)
     sock.setblocking(False)
-    mark(sock)
+    mark(sock, family)
     return sock
 
 
@@ -180,11 +180,8 @@ class TcpDial(Quiet):
             self._judge(code)
 
     def _answered(self) -> None:
-        sock = self._sock
-        if sock is None:
-            return
-        self._dialler.loop.remove_writer(sock)
-        self._judge(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+        if self._sock is not None:
+            self._judge(self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
     def _judge(self, code: int) -> None:
         if code:
@@ -195,8 +192,11 @@ class TcpDial(Quiet):
     def _connected(self) -> None:
         sock, self._sock = self._sock, None
         if sock is not None:
+            tune(sock)
             self._flow.accept()
-            SocketPump.attach(self._dialler.loop, sock, self._flow)
+            SocketPump.attach(self._dialler.loop, sock, self._flow, looks=YOUNG_READS)
+            # Only now: uvloop makes a new handle for a socket that was not watched for a moment.
+            self._dialler.loop.remove_writer(sock)
         self._end()
 
     def expire(self) -> None:

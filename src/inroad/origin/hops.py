@@ -16,7 +16,7 @@ _OPTIONS = {
 }
 
 
-def mark(sock: socket.socket) -> None:
+def mark(sock: socket.socket, family: socket.AddressFamily) -> None:
     """Let the socket's packets begin with our hop limit. Needs no right."""
-    level, option = _OPTIONS[sock.family]
+    level, option = _OPTIONS[family]
     sock.setsockopt(level, option, HOP_LIMIT)

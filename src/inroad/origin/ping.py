@@ -44,7 +44,7 @@ def open_ping(address: Address) -> socket.socket:
             raise NotPermitted(NOT_PERMITTED) from error
         raise
     sock.setblocking(False)
-    mark(sock)
+    mark(sock, family)
     try:
         sock.connect((str(address), 0))
     except OSError:

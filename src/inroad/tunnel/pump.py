@@ -22,11 +22,21 @@ from inroad.tunnel.api import Flow
 
 READ_SIZE = 256 * 1024
 YOUNG_READS = 2
-"""So many first reads look for the end of the stream at once, to send FIN with the last bytes."""
+"""So many first reads of a dialled socket look for the end of the stream at once, to send FIN with the last
+bytes: servers answer and close, clients ask and wait."""
 _AGAIN = (errno.EAGAIN, errno.EINTR, errno.EWOULDBLOCK)
 _MSG_MORE = getattr(socket, "MSG_MORE", 0)
 _ABORT = struct.pack("ii", 1, 0)
 _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 8))
+_OPTIONS = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in _KEEPALIVE
+        if hasattr(socket, name)
+    ),
+)
 # Linux, include/uapi/linux/tcp.h: tcpi_unacked at 24, tcpi_notsent_bytes (since 4.6) at 144.
 _TCP_INFO = getattr(socket, "TCP_INFO", 11)
 CUT_GRACE = 5.0
@@ -59,23 +69,23 @@ class SocketPump:
         "_eof_from_flow",
         "_eof_from_socket",
         "_flow",
+        "_looks",
         "_loop",
         "_out",
         "_reading",
-        "_reads",
         "_sock",
         "_waiting",
         "_writing",
         "on_close",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, flow: Flow) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, flow: Flow, looks: int) -> None:
         self._loop = loop
         self._sock = sock
         self._flow = flow
         self._buffer = shared_buffer(loop)
         self._out: bytearray | None = None
-        self._reads = 0
+        self._looks = looks
         self._waiting = False
         self._reading = False
         self._writing = False
@@ -87,10 +97,14 @@ class SocketPump:
         self.on_close: Callable[[], None] | None = None
 
     @classmethod
-    def attach(cls, loop: asyncio.AbstractEventLoop, sock: socket.socket, flow: Flow) -> SocketPump:
-        """Join them; the pump owns the socket from here on and becomes the flow's handler."""
-        tune(sock)
-        pump = cls(loop, sock, flow)
+    def attach(
+        cls, loop: asyncio.AbstractEventLoop, sock: socket.socket, flow: Flow, looks: int = 0
+    ) -> SocketPump:
+        """Join them; the pump owns the socket, which does not block, and becomes the flow's handler.
+
+        `looks`: how many reads look at once whether the stream ends with what they got.
+        """
+        pump = cls(loop, sock, flow, looks)
         flow.handler = pump
         errors(loop).watch(sock, pump.broken)
         pump._read_on()
@@ -120,8 +134,8 @@ class SocketPump:
         eof = False
         try:
             size = self._sock.recv_into(buffer, limit)
-            if self._reads < YOUNG_READS and size:
-                self._reads += 1
+            if self._looks and size:
+                self._looks -= 1
                 more = self._more(size)
                 eof = more == 0
                 size += max(more, 0)
@@ -300,11 +314,6 @@ class SocketPump:
 
 
 def tune(sock: socket.socket) -> None:
-    """Set what a relayed TCP socket needs: not blocking, no Nagle, keepalive."""
-    sock.setblocking(False)
-    if sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in _KEEPALIVE:
-            if hasattr(socket, name):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    """Set what a relayed TCP socket needs: no Nagle, and keepalive. Accepted ones inherit both."""
+    for option in _OPTIONS:
+        sock.setsockopt(*option)

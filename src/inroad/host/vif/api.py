@@ -66,7 +66,10 @@ class VifEvents(Protocol):
         """The application gave up while its SYN was held, or the released SYN never arrived."""
 
     def accepted(self, flow: int, sock: socket.socket) -> None:
-        """The kernel finished the handshake of a released SYN; `sock` (non-blocking) is ours now."""
+        """The kernel finished the handshake of a released SYN; `sock` is ours now.
+
+        It does not block, and has no Nagle and keepalive from its listener.
+        """
 
     def datagram(self, flow: int, source: Endpoint, target: Endpoint, ttl: int, payload: bytes) -> None:
         """A UDP datagram of association `flow`; the first one opens it, and `ttl` is that one's."""
