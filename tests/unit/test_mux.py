@@ -241,6 +241,33 @@ def test_short_writes_overtake_bulk_and_bulk_flows_take_turns() -> None:
     assert turns[:8] == [first, second] * 4
 
 
+def test_short_writes_take_turns_only_while_somebody_waits() -> None:
+    """A flow that asks and answers all day sends little at a time, however much it is in the end."""
+    pair = Pair()
+    busy, other = pair.open(), pair.open()
+    pair.run()
+    for _ in range(100):
+        assert busy.flow.write(b"x" * 1_000)
+        assert not busy.flow.pending_size
+        pair.flush()
+    pair.up.room = 0
+    other.flow.write(FLOOD[:500_000])
+    pair.flush()
+    busy.flow.write(b"x" * 1_000)
+    assert busy.flow.pending_size == 1_000
+
+
+def test_short_writes_keep_to_the_pace() -> None:
+    pair = Pair()
+    busy = pair.open()
+    pair.run()
+    lane = pair.client.main
+    while not busy.flow.pending_size:
+        busy.flow.write(b"x" * 1_000)
+        pair.flush()
+        assert lane.bytes_out - lane.pace.acked < lane.pace.cap + 2_000
+
+
 def parse(content: bytearray) -> list[tuple[int, int, bytes]]:
     """Frames as (flow id, type, payload)."""
     found, position = [], 0

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 ROOM = 256 * 1024
 """Bytes handed to `send` in one go."""
-URGENT_DATA = 256 * 1024
-"""With more than this already urgent, data has to queue: only control may still overtake."""
 URGENT_LIMIT = 16 * 1024 * 1024
 """Answers that the peer asked for but does not read end the link."""
 MAX_PINGS = 64
@@ -37,7 +35,7 @@ _DATA = frames.DATA << 24
 class Lane:
     """`send` takes a list of buffers and returns how many bytes it took; `wake` asks for a `flush`."""
 
-    def __init__(self, mux: Mux, send: Callable[[list[Buffer]], int], wake: Callable[[], None]) -> None:
+    def __init__(self, mux: Mux, send: Callable[[list[Buffer]], int], wake: Callable[[], object]) -> None:
         self.mux = mux
         self.send = send
         self.wake = wake
@@ -111,9 +109,10 @@ class Lane:
             flow.waiting = False
             self.tell_writable(flow)
 
-    def urgent_room(self) -> bool:
-        """Whether data may still overtake."""
-        return len(self.urgent) < URGENT_DATA
+    def is_free(self) -> bool:
+        """Whether nobody waits and the pace allows more, so that a short write overtakes nothing."""
+        pace = self.pace
+        return not (self._ring or self._head) and self.bytes_out + len(self.urgent) < pace.acked + pace.cap
 
     def drained(self) -> bool:
         """Whether everything has gone to `send`."""
@@ -141,7 +140,7 @@ class Lane:
             raise ProtocolError("the peer does not read what it asks for")
         self.awake = True  # whatever is put meanwhile goes out in this loop
         while True:
-            while not self._stalled:
+            while not (self._stalled or self.drained()):
                 parts = self._head or self._gather(now)
                 if not parts:
                     break
@@ -219,13 +218,13 @@ class Lane:
 
     def _transmit(self, parts: list[Buffer]) -> None:
         taken = self.send(parts)
+        self._head = []
         for index, part in enumerate(parts):
             if taken < len(part):
                 self._head = [memoryview(part)[taken:], *parts[index + 1 :]]
                 self._stalled = self._held_up = True
                 return
             taken -= len(part)
-        self._head = []
 
     # Measuring
 

@@ -55,7 +55,7 @@ class Mux:
         *,
         client: bool,
         send: Callable[[list[Buffer]], int],
-        wake: Callable[[], None],
+        wake: Callable[[], object],
         window: int = WINDOW,
         max_flows: int = MAX_FLOWS,
         now: float = 0.0,

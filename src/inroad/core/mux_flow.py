@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SHORT = 4 * 1024
 """A write up to this size may overtake bulk, while its flow sends little in a round (`Pace.burst`)."""
+URGENT_DATA = 256 * 1024
+"""With more than this already urgent, data has to queue: only control may still overtake."""
 HIGH_WATER = 64 * 1024
 """With more than this in its queue a flow asks its owner to wait."""
 DATAGRAM_QUEUE = 256 * 1024
@@ -157,7 +159,7 @@ class MuxFlow:
                 self.round = lane.round
                 self.burst = 0
             self.burst += size
-            if self.burst <= lane.pace.burst and lane.urgent_room():
+            if (self.burst <= lane.pace.burst and len(lane.urgent) < URGENT_DATA) or lane.is_free():
                 self.credit -= size
                 lane.put_data(pack_header(self.id, (_FIN if eof else _DATA) | size), data)
                 if eof:
@@ -207,7 +209,8 @@ class MuxFlow:
             self.round = lane.round
             self.burst = 0
         self.burst += size
-        if self.burst <= lane.pace.burst and self.opened and not self.pending_size and lane.urgent_room():
+        short = (self.burst <= lane.pace.burst and len(lane.urgent) < URGENT_DATA) or lane.is_free()
+        if short and self.opened and not self.pending_size:
             lane.put_data(header, data)
         else:
             self.datagrams = True

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -55,6 +56,7 @@ class MuxLink:
         self._loop = loop
         self._state = OPEN
         self._reason = ""
+        self._wake: Callable[[], object] = partial(loop.call_soon, self._flush)
         self._mux = Mux(client=client, send=self._send, wake=self._wake, now=time.monotonic())
         self._lane = self._mux.main
         self._main: MuxLink = self  # another link, when this one is its bulk lane
@@ -159,9 +161,6 @@ class MuxLink:
         self._down(self._reason or reason)
 
     # Life
-
-    def _wake(self) -> None:
-        self._loop.call_soon(self._flush)
 
     def _flush(self, room: bool = False) -> None:
         if self._state == CLOSED:

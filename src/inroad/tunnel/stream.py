@@ -66,7 +66,7 @@ class SocketLink(MuxLink):
             self._lost("the peer closed the connection")
 
     def _send(self, parts: list[Buffer]) -> int:
-        size = sum(map(len, parts))
+        size = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
         taken = 0
         try:
             if len(parts) == 1:
