@@ -4,6 +4,7 @@
 * `servers`: what is measured against: iperf3, an HTTP server, dnsmasq.
 * `paths`: the ways from a client to those servers; one class a path.
 * `measures`: what is measured on a path; one function a tool.
+* `sessions`: what is measured of connecting and of following the cluster.
 * `report`: medians, ratios, the table and the JSON.
 
 Rules: every target stands in a namespace of its own and no path begins on loopback; paths take turns within

@@ -14,6 +14,7 @@ from pathlib import Path
 from bench.paths import Way, descriptors
 from bench.places import BenchFailed, Place
 from bench.servers import HTTP, IPERF, UDP
+from bench.sessions import connect, node_changes
 
 UDP_RATES = (1_000, 2_000, 5_000, 10_000, 20_000, 30_000, 40_000, 60_000, 80_000, 100_000)
 SECONDS_PER = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
@@ -245,5 +246,21 @@ MEASURES = (
         ),
         lookups,
         needs="lookups",
+    ),
+    Measure(
+        "connect",
+        (
+            Row("connect", "inroad connect", "ms", more_is_better=False),
+            Row("connect_host", "of that, planning and changing the host", "ms", more_is_better=False),
+        ),
+        connect,
+    ),
+    Measure(
+        "node-changes",
+        (
+            Row("node_p50", "from a changed node to its route, p50", "ms", more_is_better=False),
+            Row("node_p99", "from a changed node to its route, p99", "ms", more_is_better=False),
+        ),
+        node_changes,
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -147,7 +148,7 @@ def sandbox(directory: Path, slow: Slow | None = None) -> Iterator[Way]:
     """The sandbox's workstation, connected through its API server's port-forward, to a pod's address."""
     if slow:
         raise BenchFailed("the sandbox has no slow cables")
-    name = "bench"
+    name = f"bench-{os.getpid()}"
 
     def command(*arguments: str) -> str:
         argv = [*INROAD, "sandbox", *arguments]
