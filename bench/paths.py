@@ -117,7 +117,7 @@ def inroad(directory: Path, slow: Slow | None = None) -> Iterator[Way]:
 
 @contextlib.contextmanager
 def names(directory: Path, slow: Slow | None = None) -> Iterator[Way]:
-    """inroad's DNS server over a plain TCP connection; dnsmasq is the cluster's and the host's name server."""
+    """inroad's DNS server over a plain TCP connection; dnsmasq is both name servers behind it."""
     with contextlib.ExitStack() as stack:
         work, cluster = stack.enter_context(chain(["names", "lookups"], slow))
         stack.enter_context(servers.wild_dnsmasq(work, "127.0.0.1", "wild.test"))

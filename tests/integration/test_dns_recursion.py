@@ -237,16 +237,16 @@ def namespaces():
 
 
 @contextlib.asynccontextmanager
-async def dnsmasq(here: Path) -> AsyncIterator[tuple[str, int]]:
+async def dnsmasq(here: Path, cache: bool) -> AsyncIterator[tuple[str, int]]:
     async with running(
         "dnsmasq", "-k", "-C", "/dev/null", "--no-resolv", "--no-hosts", "--bind-interfaces", "-p", "53",
-        "-a", RESOLVER[0], "-S", SERVER, "--pid-file",
+        "-a", RESOLVER[0], "-S", SERVER, "--pid-file", "-c", "1000" if cache else "0",
     ):  # fmt: skip
         yield RESOLVER
 
 
 @contextlib.asynccontextmanager
-async def unbound(here: Path) -> AsyncIterator[tuple[str, int]]:
+async def unbound(here: Path, cache: bool) -> AsyncIterator[tuple[str, int]]:
     binary, env = program("unbound", "usr/sbin/unbound")
     config = here / "unbound.conf"
     config.write_text(
@@ -260,6 +260,8 @@ async def unbound(here: Path) -> AsyncIterator[tuple[str, int]]:
   pidfile: ""
   use-syslog: no
   module-config: "iterator"
+  cache-max-ttl: {600 if cache else 0}
+  cache-max-negative-ttl: {600 if cache else 0}
   local-zone: "private." nodefault
 forward-zone:
   name: "."
@@ -273,21 +275,27 @@ remote-control:
 
 
 @contextlib.asynccontextmanager
-async def resolved(here: Path) -> AsyncIterator[tuple[str, int]]:
+async def resolved(here: Path, cache: bool) -> AsyncIterator[tuple[str, int]]:
     make_vif()
     sh("ip link add up0 type veth peer name up1 && ip link set up0 up && ip link set up1 up")
     sh("ip addr add 10.99.1.2/24 dev up0 && ip route add default via 10.99.1.1")
     async with resolved_host(
-        here, f"DNS={SERVER}\\nDNSStubListenerExtra={RESOLVER[0]}\\nCache=no\\nDomains=~. ~cluster.local\\n"
+        here,
+        f"DNS={SERVER}\\nDNSStubListenerExtra={RESOLVER[0]}\\nCache={'yes' if cache else 'no'}\\n"
+        "Domains=~. ~cluster.local\\n",
     ):
         yield RESOLVER
 
 
 @needs_root
 @pytest.mark.parametrize("kind", [dnsmasq, unbound, resolved], ids=lambda kind: kind.__name__)
-async def test_with_the_real_resolvers(namespaces, tmp_path, kind):
+@VARIANTS
+async def test_with_the_real_resolvers(namespaces, tmp_path, kind, fold, cache):
     """dnsmasq and systemd-resolved join the recursed query to the program's own, so nothing comes back."""
-    async with kind(tmp_path) as resolver, stage(tmp_path, resolver, SERVER) as s:
+    async with (
+        kind(tmp_path, cache) as resolver,
+        stage(tmp_path, resolver, SERVER, fold=fold, cache=cache) as s,
+    ):
         await s.server.check_recursion(2.0)
         assert s.server.recursion.found
         reply, took = await s.ask("web.shop")
