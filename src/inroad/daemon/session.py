@@ -29,6 +29,7 @@ from inroad.daemon.settings import Settings
 from inroad.daemon.user_child import Peer, load
 from inroad.daemon.virtual import VirtualAddresses
 from inroad.host.choose import OWN_MARK
+from inroad.host.file_watch import FileWatch
 from inroad.host.journal import Journal
 from inroad.host.vif.api import Vif, VifConfig
 from inroad.host.vif.choose import open_vif
@@ -41,8 +42,6 @@ VIF = VifConfig(
     mark=OWN_MARK,
 )
 DNS_PORT = 53
-CONFIG_CHECK = 0.5
-"""Seconds between two looks at the configuration file."""
 EXPIRY_CHECK = 60.0
 """Seconds between two looks for virtual addresses that nobody uses any more."""
 
@@ -198,25 +197,31 @@ class Session:
     async def _watch_config(self) -> None:
         """Take over what the user writes into the configuration file while the session lives.
 
-        Its size and time are looked at, nothing of it is read here: the user's child does that.
+        Nothing of it is read here: the user's child does that.
         """
         path = self.request.config_file
-        seen = _file_state(path)
-        while path:
-            await asyncio.sleep(CONFIG_CHECK)
-            state = _file_state(path)
-            if state == seen:
-                continue
-            seen = state
-            try:
-                loaded = await load(self.peer, self.request)
-                self.cluster.settings.from_user(loaded, path, self.request.settings)
-            except InroadError as error:
-                log.error("the changed configuration is not taken", error=str(error))
-                self.config_problems = [str(error)]
-            else:
-                self.config_problems = []
-                self.cluster.changed.set()
+        if not path:
+            return
+        written = asyncio.Event()
+        watch = FileWatch((Path(path),), written.set)
+        try:
+            while True:
+                await written.wait()
+                written.clear()
+                await self._take_config(path)
+        finally:
+            watch.close()
+
+    async def _take_config(self, path: str) -> None:
+        try:
+            loaded = await load(self.peer, self.request)
+            self.cluster.settings.from_user(loaded, path, self.request.settings)
+        except InroadError as error:
+            log.error("the changed configuration is not taken", error=str(error))
+            self.config_problems = [str(error)]
+        else:
+            self.config_problems = []
+            self.cluster.changed.set()
 
     async def _expire_addresses(self) -> None:
         """Free virtual addresses in time; with the last one of a family its subnet need not be routed."""
@@ -229,14 +234,6 @@ class Session:
         """The device went, and the kernel took its routes with it: start from none."""
         await self.host.apply(replace(self.host.applied, routes=RouteConfig()))
         self.relay.vif = await open_session_vif(self.relay, self.cluster.settings, self.host.journal)
-
-
-def _file_state(path: str) -> tuple[int, int] | None:
-    try:
-        found = Path(path).stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size
 
 
 def _suffixes(config: Config) -> tuple[str, ...]:
