@@ -1,7 +1,7 @@
 """The workstation's programs can be imported on macOS and Windows: in a Python that looks like theirs.
 
-What those systems lack is hidden (modules, and names of modules that differ); a module that is for another
-system asserts that at its top, so importing it by mistake fails too.
+What those systems lack is hidden (modules, and names in modules that differ), and what only Windows' Python
+has is a mock. A module for another system asserts that at its top, so importing it by mistake fails too.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import pytest
 
 PROGRAM = """
 import asyncio, ctypes, os, pkgutil, select, signal, socket, subprocess, sys
-import aiohttp, aiohttp.web, click, cryptography, dns, kubernetes, msgspec, platformdirs, rich, structlog, yaml
-import aiohttp.connector, dns.message, http.client, logging, ssl, tempfile, uuid, webbrowser
+import ctypes.wintypes
+from unittest.mock import MagicMock
+import aiohttp.web, click, cryptography, dns.message, http.client, kubernetes, logging, msgspec, platformdirs
+import rich, ssl, structlog, tempfile, uuid, webbrowser, yaml
 
 platform, hidden, missing = {platform!r}, {hidden!r}, {missing!r}
 for module in hidden:
@@ -22,6 +24,13 @@ for module in hidden:
 for name in missing:
     module, _, attribute = name.partition(".")
     vars(sys.modules[module]).pop(attribute, None)
+if platform == "win32":
+    for module in ("msvcrt", "winreg", "_winapi", "asyncio.windows_events", "asyncio.windows_utils"):
+        sys.modules[module] = MagicMock()
+    asyncio.windows_events = asyncio.windows_utils = MagicMock()
+    ctypes.WinDLL, ctypes.WINFUNCTYPE, ctypes.WinError = MagicMock(), MagicMock(), OSError
+    ctypes.get_last_error = ctypes.GetLastError = MagicMock(return_value=0)
+    signal.SIGBREAK = 21
 sys.platform = platform
 
 import importlib, inroad
@@ -51,7 +60,7 @@ SYSTEMS = {
             *("socket.AF_UNIX", "socket.SO_PEERCRED", "socket.SO_BINDTODEVICE", "socket.MSG_DONTWAIT"),
             *("select.epoll", "select.poll", "signal.SIGHUP", "signal.SIGKILL", "signal.SIGUSR1"),
         ),
-        (*LINUX, "_macos", "_windows", "windows_api"),
+        (*LINUX, "_macos"),
     ),
 }
 

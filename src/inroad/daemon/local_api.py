@@ -1,15 +1,14 @@
-"""The daemon's Unix socket: HTTP with JSON bodies (`core/status.py` has the structs).
+"""The daemon's local socket, or its named pipe: HTTP with JSON bodies (`core/status.py` has the structs).
 
     curl --unix-socket /run/inroad/daemon.sock http://inroad/v1/status
 
-Who calls is asked of the kernel (SO_PEERCRED), never of the request. A connection belongs to the user
+Who calls is asked of the kernel (`choose.caller`), never of the request. A connection belongs to the user
 who made it: only that user, or root, may change or end it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
 from pathlib import Path
 from typing import Protocol
 
@@ -31,7 +30,7 @@ from inroad.core.status import (
     Status,
     WorkloadList,
 )
-from inroad.daemon.choose import bind_socket, caller
+from inroad.daemon.choose import Close, caller, open_endpoint
 from inroad.daemon.user_child import Peer
 
 MAX_BODY = 256 * 1024
@@ -67,12 +66,10 @@ class Sessions(Protocol):
 
 
 def peer_of(request: web.Request) -> Peer:
-    """Return uid, gid and groups of the process at the other end of the socket."""
-    transport = request.transport
-    sock: socket.socket | None = transport.get_extra_info("socket") if transport else None
-    if sock is None:
+    """Return the user of the process at the other end of the socket."""
+    if request.transport is None:
         raise ConfigInvalid("the caller has gone")
-    return Peer.of(*caller(sock))
+    return caller(request.transport)
 
 
 class LocalApi:
@@ -80,6 +77,7 @@ class LocalApi:
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
+        self._close: Close | None = None
         app = web.Application(client_max_size=MAX_BODY)
         app.add_routes(
             [
@@ -95,17 +93,16 @@ class LocalApi:
         # a caller that goes away (Ctrl-C) cancels what it asked for
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=2.0)
 
-    async def start(self, path: Path, owner: int) -> None:
-        """Listen at `path`, for `owner` (a uid; 0: root and the group `inroad`)."""
-        path.parent.mkdir(mode=0o755, exist_ok=True)
-        path.unlink(missing_ok=True)
+    async def start(self, path: Path, owner: str) -> None:
+        """Listen at `path`, for `owner` (a uid or SID; "" for those who may use a service)."""
         await self._runner.setup()
-        listener = bind_socket(path, owner, GROUP)
-        await web.SockSite(self._runner, listener).start()
+        self._close = await open_endpoint(self._runner, path, owner, GROUP)
 
     async def close(self) -> None:
         """Stop listening; callers in the middle of something are cancelled."""
         await self._runner.cleanup()
+        if self._close is not None:
+            await self._close()
 
     async def _status(self, request: web.Request) -> web.Response:
         del request

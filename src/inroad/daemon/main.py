@@ -36,6 +36,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="inroad serve daemon", description=__doc__.splitlines()[0])
     parser.add_argument("--keep", action="store_true", help="stay after the session ends (for a service)")
     parser.add_argument("--clean-up", action="store_true", help="only clean up after a crashed daemon")
+    parser.add_argument("--owner", default="", help="whom to serve, a uid or SID; else who used sudo")
     parser.add_argument("--ready-fd", type=int, default=-1, help="write `ready`, or a Failure, here")
     parser.add_argument("--verbose", action="store_true", help="log every decision")
     return parser.parse_args(argv)
@@ -67,23 +68,22 @@ async def serve(options: argparse.Namespace) -> None:
     on_quit = (lambda: None) if options.keep else stop.set
     workstation = Workstation(JOURNAL, on_quit, service=options.keep)
     api = LocalApi(workstation)
-    socket_path = Path(SOCKET_PATH)
     try:
-        await api.start(socket_path, owner=0 if options.keep else int(os.environ.get("SUDO_UID", "0")))
+        await api.start(Path(SOCKET_PATH), "" if options.keep else options.owner or choose.owner())
         if options.ready_fd >= 0:
             os.write(options.ready_fd, b"ready\n")
             os.close(options.ready_fd)
-        log.info("daemon serves", socket=str(socket_path))
+        log.info("daemon serves", socket=SOCKET_PATH)
         await stop.wait()
     finally:
         await workstation.close()
         await api.close()
-        socket_path.unlink(missing_ok=True)
 
 
 async def clean_up_only() -> None:
     """Undo what a crashed daemon left and say so on stdout."""
-    Path(SOCKET_PATH).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # no file where the endpoint is a pipe
+        Path(SOCKET_PATH).unlink()
     for line in await clean_up(JOURNAL):
         sys.stdout.write(f"{line}\n")
 
@@ -95,10 +95,8 @@ def main(argv: list[str]) -> int:
     try:
         if not choose.is_root():
             raise NoPrivilege("the daemon changes routes and needs root", "sudo inroad serve daemon")
-        import uvloop  # noqa: PLC0415 - only the long-running programs pay for it
-
         with only_daemon():
-            uvloop.run(clean_up_only() if options.clean_up else serve(options))
+            choose.run(clean_up_only() if options.clean_up else serve(options))
     except InroadError as error:
         log.error(str(error), code=error.code)
         if options.ready_fd >= 0:
