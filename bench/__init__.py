@@ -3,6 +3,7 @@
 * `places`: network namespaces, the cables between them, and processes that end with the run.
 * `servers`: what is measured against: iperf3, an HTTP server, dnsmasq.
 * `paths`: the ways from a client to those servers; one class a path.
+* `agents`: ways through a sandbox, by the traffic-manager and by agents.
 * `measures`: what is measured on a path; one function a tool.
 * `sessions`: what is measured of connecting and of following the cluster.
 * `report`: medians, ratios, the table and the JSON.

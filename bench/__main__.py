@@ -14,12 +14,16 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from bench.measures import MEASURES, Measure, Row
-from bench.paths import PATHS
+from bench import agents
+from bench.measures import MEASURES as PLAIN_MEASURES
+from bench.measures import Measure, Row
+from bench.paths import PATHS as PLAIN_PATHS
 from bench.places import BenchFailed, Slow
 from bench.report import Values, document, table
 from bench.scenes import SCENES, Scene
 
+PATHS = PLAIN_PATHS | agents.PATHS
+MEASURES = (*PLAIN_MEASURES, agents.SWITCH)
 RESULTS = Path(__file__).parent / "results"
 
 

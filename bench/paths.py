@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bench import servers
-from bench.places import BenchFailed, Place, Slow, chain
+from bench.places import Place, Slow, chain
 
 INROAD = (sys.executable, "-I", "-m", "inroad")
 TUNNEL_PORT = 7000
@@ -41,8 +38,9 @@ class Way:
     """An open path: where the client stands and what it asks for.
 
     `target`: address of iperf3, HTTP and UDP echo. `dns`: address of a name server that knows `names`, ""
-    where the path has none. `pids`: our processes, whose descriptors are counted. `udp`: whether the path
-    carries it. `lookups`: what the measures of lookups need, where the path has it.
+    where the path has none. `agent`: the pod of the traffic-agent that dials. `pids`: our
+    processes, whose descriptors are counted. `udp`: whether the path carries it. `lookups`: what the measures
+    of lookups need, where the path has it.
     """
 
     name: str
@@ -54,6 +52,7 @@ class Way:
     pids: tuple[int, ...] = ()
     udp: bool = True
     lookups: Lookups | None = None
+    agent: Place | None = None
 
 
 class OpenPath(Protocol):
@@ -143,47 +142,6 @@ def names(directory: Path, slow: Slow | None = None) -> Iterator[Way]:
         yield Way("names", work, "", own, known, note, udp=False, lookups=lookups)
 
 
-@contextlib.contextmanager
-def sandbox(directory: Path, slow: Slow | None = None) -> Iterator[Way]:
-    """The sandbox's workstation, connected through its API server's port-forward, to a pod's address."""
-    if slow:
-        raise BenchFailed("the sandbox has no slow cables")
-    name = f"bench-{os.getpid()}"
-
-    def command(*arguments: str) -> str:
-        argv = [*INROAD, "sandbox", *arguments]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
-        if done.returncode:
-            raise BenchFailed(f"inroad sandbox {' '.join(arguments)}: {done.stderr.strip()}")
-        return done.stdout
-
-    def place(where: str) -> Place:
-        return Place(
-            where, (*INROAD, "sandbox", "exec", "--name", name, "--in", where, "--user", "root", "--")
-        )
-
-    with contextlib.ExitStack() as stack:
-        stack.callback(command, "down", "--name", name)
-        state = json.loads(command("up", "--name", name, "--json"))
-        pod = next(where for where in sorted(state["places"]) if where.startswith("pod/shop/web"))
-        workstation, server = place("workstation"), place(pod)
-        for each in (
-            workstation,
-            server,
-            *(place(p) for p in state["places"] if p.startswith("pod/inroad/")),
-        ):
-            each.tune()
-        stack.enter_context(servers.targets(server, directory))
-        workstation.run(*INROAD, "connect", "-n", "shop", "-o", "json")
-        status = json.loads(workstation.run(*INROAD, "status", "-o", "json"))
-        services = ("web.shop", "web.default", "echo.shop", "empty.shop")
-        names = tuple(f"{service}.svc.{status['cluster_domain']}" for service in services)
-        target: str = state["places"][pod]["addresses"][0]
-        note = f"{status['vif']['mode']} mode, through the sandbox's API server"
-        yield Way("sandbox", workstation, target, status["dns"]["address"], names, note)
-        workstation.run(*INROAD, "quit")
-
-
 def children(pid: int) -> list[int]:
     """Return the processes that a process has started."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
@@ -200,5 +158,4 @@ PATHS: dict[str, OpenPath] = {
     "sshuttle": sshuttle,
     "inroad": inroad,
     "names": names,
-    "sandbox": sandbox,
 }

@@ -15,6 +15,8 @@ Values = dict[str, dict[str, list[float]]]
 DNS_PEER = "direct"
 """Beside the direct path runs dnsmasq: what our DNS server is compared with."""
 OURS = ("inroad", "names", "sandbox")
+MANAGER, AGENTS = "sandbox", ("relayed", "agent")
+"""Agents are compared with the traffic-manager that dials itself."""
 
 
 def medians(values: Values) -> dict[str, dict[str, float]]:
@@ -38,7 +40,8 @@ def ratios(row: Row, found: dict[str, float], names: Sequence[str]) -> dict[str,
     others = (DNS_PEER,) if row.key.startswith("dns") else ("haproxy", "sshuttle")
     if not set(others) & set(found):
         others = (DNS_PEER,)
-    pairs = ((own, other) for own in OURS if own in names for other in others if other in names)
+    pairs = [(own, other) for own in OURS if own in names for other in others if other in names]
+    pairs += [(own, MANAGER) for own in AGENTS if own in names and MANAGER in names]
     all_of_them = {f"{own}/{other}": ratio(row, found, own, other) for own, other in pairs}
     return {title: value for title, value in all_of_them.items() if value is not None}
 
