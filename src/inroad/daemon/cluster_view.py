@@ -66,6 +66,12 @@ class ClusterView:
         self.known.set()
         self.changed.set()
 
+    def reached(self, api_servers: tuple[str, ...]) -> None:
+        """Take the addresses at which the API server was reached: it may have moved."""
+        if api_servers != self.api_servers:
+            self.api_servers = api_servers
+            self.changed.set()
+
     def names_changed(self, names: tuple[str, ...]) -> None:
         """Services got other addresses."""
         self.on_names(names)

@@ -83,7 +83,7 @@ async def open_session(request: ConnectRequest, peer: Peer, journal: Journal, sa
 
         say("network", f"leading the cluster's names and subnets into {relay.vif.name}")
         host = await _open_host(journal, settings, undo)
-        cluster.api_servers = tuple(await client.server_addresses())
+        cluster.reached(await client.server_addresses())
         virtual = _virtual(cluster, direct, manager, relay)
         dns = await _open_dns(cluster, virtual, host, undo)
         undo.push_async_callback(host.restore)
@@ -176,6 +176,8 @@ def _manager_link(client: ApiClient, namespace: str, cluster: ClusterView, relay
 
     def on_link(link: Link | None) -> None:
         relay.link = link
+        if link is not None:
+            cluster.reached(client.addresses)
 
     return ManagerLink(
         open_link,

@@ -210,6 +210,11 @@ class ApiClient:
                     ) from error
                 continue
             self._addresses.update(str(item[4][0]).partition("%")[0] for item in found)
+        return self.addresses
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses of `server_addresses` that are known without asking a name server again."""
         return tuple(sorted(self._addresses))
 
     async def close(self) -> None:
