@@ -109,17 +109,17 @@ class Associations:
         if packet[0] == 0x45 and size >= 28:
             _, total, fragment, protocol, key, length, check = _FAST4(packet)
             start = 28
-            if fragment & 0x3FFF or total != size:
+            if protocol != UDP or fragment & 0x3FFF or total != size:
                 return 0
         elif packet[0] >> 4 == 6 and size >= 48:
             total, protocol, key, length, check = _FAST6(packet)
             start = 48
-            if total + 40 != size or not check:
+            if protocol != UDP or total + 40 != size or not check:
                 return 0
         else:
             return 0
         found = self._by_key.get(key)
-        if found is None or protocol != UDP or start - 8 + length != size:
+        if found is None or start - 8 + length != size:
             return 0
         # Addresses, ports and payload are all that is summed beside protocol and length.
         if check and fold(ones_sum(packet[start - 8 - len(key) + 4 : size]) + UDP + length) != 0xFFFF:

@@ -86,16 +86,23 @@ class Way:
         self.open = False
 
 
+HeldSyn = tuple[bytes, Head]
+
+
 class Flow:
-    """One TCP connection. `key`: addresses and ports as the application sends them."""
+    """One TCP connection. `key`: addresses and ports as the application sends them. `syn`: while it is held.
 
-    __slots__ = ("deadline", "isn", "key", "last", "number", "state", "syn")
+    `listener`: the number of the one where the connection will come out, where there are several.
+    """
 
-    def __init__(self, number: int, key: bytes, syn: bytes, isn: int, now: float) -> None:
+    __slots__ = ("deadline", "isn", "key", "last", "listener", "number", "state", "syn")
+
+    def __init__(self, number: int, key: bytes, syn: HeldSyn, isn: int, now: float) -> None:
         self.number = number
         self.key = key
         self.state = HELD
-        self.syn = syn
+        self.syn: HeldSyn | None = syn
+        self.listener = 0
         self.isn = isn
         self.last = now
         self.deadline = now + FIRST_RETRANSMIT
@@ -152,7 +159,7 @@ class SynTable:
         """Return the flow of the application's tuple `key`."""
         raise NotImplementedError
 
-    def begin(self, number: int, key: bytes, syn: bytes, isn: int, now: float) -> Flow | None:
+    def begin(self, number: int, key: bytes, syn: HeldSyn, isn: int, now: float) -> Flow | None:
         """Make a flow and enter it into the mode's tables; None: there is no tuple left for it."""
         raise NotImplementedError
 
@@ -173,13 +180,10 @@ class SynTable:
     def verdict(self, number: int, verdict: int, now: float) -> None:
         """End the wait of a held SYN; a flow that is gone meanwhile is ignored."""
         flow = self.by_number(number)
-        if flow is None or flow.state != HELD:
+        if flow is None or flow.state != HELD or flow.syn is None:
             return
-        syn = bytearray(flow.syn)
-        head = parse(syn, len(syn))
-        flow.syn = b""
-        if not isinstance(head, Head):  # it was one when it came
-            return
+        syn, head = bytearray(flow.syn[0]), flow.syn[1]
+        flow.syn = None
         if verdict == CONNECTED:
             flow.state = OPENING
             flow.deadline = now + OPENING_LIMIT
@@ -253,7 +257,7 @@ class SynTable:
             return self.odd("flows-full")
         if head.end > MAX_SYN:
             return self.odd("syn-too-long")  # what is sent again after silence has no data
-        flow = self.begin(self._new_number(), key, bytes(packet[: head.end]), isn, now)
+        flow = self.begin(self._new_number(), key, (bytes(packet[: head.end]), head), isn, now)
         if flow is None:
             return self.odd("flows-full")
         self._by_slot[flow.number & SLOTS] = flow

@@ -11,34 +11,24 @@ application to different destinations would then be one to the listener, so each
 
 from __future__ import annotations
 
-from inroad.core.checksum import Buffer, difference, patch
-from inroad.core.held import CLOSED, HELD, OPENING, SLOTS, Flow, SynTable, is_syn
+from itertools import islice
+
+from inroad.core.checksum import Buffer, fold, patch
+from inroad.core.held import CLOSED, HELD, OPENING, Flow, HeldSyn, SynTable, is_syn
 from inroad.core.packet import RST, Head
 
 LISTENERS = 64
 """As many as DSCP has values: so many destinations may one port of the application reach at a time."""
-MAX_REMEMBERED = 32_768
+MAX_REMEMBERED, FORGOTTEN_AT_ONCE = 32_768, 1_024
 ACCEPTED_LINGER = 1.0
-
-
-class RedirectedFlow(Flow):
-    """`listener`: the number of the one where the connection will come out."""
-
-    __slots__ = ("listener",)
-
-    def __init__(self, number: int, key: bytes, listener: int, syn: bytes, isn: int, now: float) -> None:
-        super().__init__(number, key, syn, isn, now)
-        self.listener = listener
 
 
 class Redirector(SynTable):
     """The SYNs of one VIF whose connections the kernel redirects."""
 
-    _by_slot: dict[int, RedirectedFlow]  # type: ignore[assignment]  # it holds what `begin` makes
-
     def __init__(self, counters: dict[str, int]) -> None:
         super().__init__(counters)
-        self._by_key: dict[bytes, RedirectedFlow] = {}
+        self._by_key: dict[bytes, Flow] = {}
         # (source address and port, listener) -> destination address and port, oldest first. When a
         # connection ends is not seen here, so this remembers more than lives.
         self._used: dict[tuple[bytes, int], bytes] = {}
@@ -70,7 +60,7 @@ class Redirector(SynTable):
         """Return the flow of the application's tuple `key`."""
         return self._by_key.get(key)
 
-    def begin(self, number: int, key: bytes, syn: bytes, isn: int, now: float) -> Flow:
+    def begin(self, number: int, key: bytes, syn: HeldSyn, isn: int, now: float) -> Flow:
         """Make a flow; its listener is one that its source does not use for another destination."""
         half = (len(key) - 4) // 2
         source, target = key[:half] + key[-4:-2], key[half:-4] + key[-2:]
@@ -82,29 +72,33 @@ class Redirector(SynTable):
         used.pop((source, listener), None)
         used[source, listener] = target
         if len(used) > MAX_REMEMBERED:
-            del used[next(iter(used))]
-        flow = RedirectedFlow(number, key, listener, syn, isn, now)
+            # Many at once: what was deleted before stands in the way to the oldest.
+            for oldest in [*islice(used, FORGOTTEN_AT_ONCE)]:
+                del used[oldest]
+        flow = Flow(number, key, syn, isn, now)
+        flow.listener = listener
         self._by_key[key] = flow
         return flow
 
     def arrival(self, flow: Flow) -> tuple[int, bytes, int]:
         """Return where its connection will come out: listener (IPv4's first), peer address, peer port."""
         half = (len(flow.key) - 4) // 2
-        listener = self._by_slot[flow.number & SLOTS].listener + (LISTENERS if half == 16 else 0)
+        listener = flow.listener + (LISTENERS if half == 16 else 0)
         return listener, flow.key[:half], int.from_bytes(flow.key[-4:-2], "big")
 
     def to_listener_form(self, flow: Flow, packet: bytearray | memoryview, head: Head) -> None:
         """Write the listener's number into the DSCP, in place; the two ECN bits stay."""
-        listener = self._by_slot[flow.number & SLOTS].listener
-        view = memoryview(packet)
-        if head.version == 4:
-            old = bytes(view[:2])
-            view[1] = listener << 2 | view[1] & 3
-            value = patch(view[10] << 8 | view[11], difference(old, view[:2]))
-            view[10], view[11] = value >> 8, value & 0xFF
-        else:
-            view[0] = 0x60 | listener >> 2
-            view[1] = (listener & 3) << 6 | view[1] & 0x3F
+        listener = flow.listener
+        if head.version == 6:
+            packet[0] = 0x60 | listener >> 2
+            packet[1] = (listener & 3) << 6 | packet[1] & 0x3F
+            return
+        old = packet[0] << 8 | packet[1]
+        new = old & 0xFF03 | listener << 2
+        if new != old:
+            packet[1] = new & 0xFF
+            value = patch(packet[10] << 8 | packet[11], fold((old ^ 0xFFFF) + new))
+            packet[10], packet[11] = value >> 8, value & 0xFF
 
     def ended(self, flow: Flow) -> None:
         """Remove a flow from the table."""

@@ -28,6 +28,7 @@ from inroad.core.held import (
     SEQ_ACK,
     SLOTS,
     Flow,
+    HeldSyn,
     SynTable,
     Way,
     is_syn,
@@ -85,7 +86,7 @@ class ReflectedFlow(Flow):
     __slots__ = ("back", "fins", "listener_isn", "out")
 
     def __init__(
-        self, number: int, key: bytes, listener_key: bytes, syn: bytes, isn: int, now: float
+        self, number: int, key: bytes, listener_key: bytes, syn: HeldSyn, isn: int, now: float
     ) -> None:
         super().__init__(number, key, syn, isn, now)
         self.fins = 0
@@ -170,7 +171,7 @@ class Reflector(SynTable):
         way = self.app_ways.get(key)
         return self._by_slot[way.slot] if way is not None else None
 
-    def begin(self, number: int, key: bytes, syn: bytes, isn: int, now: float) -> Flow:
+    def begin(self, number: int, key: bytes, syn: HeldSyn, isn: int, now: float) -> Flow:
         """Make a flow with a tuple of its own."""
         version = 4 if len(key) == 12 else 6
         peer, port = self.plan.peer(version, number)
