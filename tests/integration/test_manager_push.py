@@ -10,6 +10,7 @@ import pytest
 
 from inroad.core import messages
 from inroad.core.messages import Agents, ClusterInfo, Hello, Subnet, Welcome
+from inroad.manager.access import AccessRule
 from inroad.manager.agents import AgentRegistry
 from inroad.manager.clients import Clients, Services
 from inroad.origin.dial import Dialler
@@ -53,8 +54,9 @@ class Stage:
     """A manager's clients without a cluster."""
 
     def __init__(self) -> None:
-        registry = AgentRegistry(nobody, lambda agents: None)
-        self.clients = Clients("manager-0", Services(Dialler(), nobody, registry, nobody))
+        rule = AccessRule(by_namespace=False, secret=b"")
+        registry = AgentRegistry(nobody, lambda agents: None, rule)
+        self.clients = Clients("manager-0", Services(Dialler(), nobody, registry, nobody, rule))
         self.links: list[Link] = []
 
     async def connect(self, session: str = "") -> tuple[Client, socket.socket]:

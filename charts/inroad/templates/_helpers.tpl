@@ -38,6 +38,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if and .Values.namespaces .Values.namespaceSelector }}
 {{- fail "namespaces and namespaceSelector exclude each other" }}
 {{- end }}
+{{- if and (eq .Values.agentAccess "namespace") (eq (int .Values.agent.port) 0) }}
+{{- fail "agentAccess namespace needs agent.port: there the tickets are fetched" }}
+{{- end }}
 {{- if and (eq .Values.podCIDRStrategy "environment") (not .Values.podCIDRs) }}
 {{- fail "podCIDRStrategy environment needs podCIDRs" }}
 {{- end }}

@@ -15,7 +15,7 @@ import structlog
 
 from inroad import __version__
 from inroad.core import messages
-from inroad.core.messages import Hello, Lookup, Problem, Welcome
+from inroad.core.messages import AccessRequest, AccessTicket, Hello, Lookup, Problem, Welcome
 from inroad.tunnel.api import Flow, FlowHandler, Link, Quiet, Refusal
 from inroad.tunnel.listen import loopback_listeners
 from inroad.tunnel.stream import StreamServer, serve_stream
@@ -34,6 +34,9 @@ class Service(Protocol):
 
     def look_up(self, link: Link, lookup: Lookup) -> None:
         """Answer a lookup over the link it came from."""
+
+    def ticket(self, request: AccessRequest) -> AccessTicket:
+        """Return what the manager may demand of the client."""
 
 
 class Direct:
@@ -109,6 +112,9 @@ class Client:
                 self._greet(message)
             case Lookup() if self.session:
                 self.direct.service.look_up(self.link, message)
+            case AccessRequest() if self.session:
+                self.link.send_control(messages.encode(self.direct.service.ticket(message)))
+                log.info("access ticket given", session=message.session)
             case _:
                 self.link.send_control(messages.encode(Problem("not expected from a client")))
 

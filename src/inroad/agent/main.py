@@ -23,7 +23,7 @@ from inroad.agent.serving import Service
 from inroad.core import backoff, messages
 from inroad.core.dial_policy import DialPolicy, parse_networks
 from inroad.core.errors import ConfigInvalid
-from inroad.core.messages import Lookup, Problem, Welcome
+from inroad.core.messages import Lookup, Problem, Welcome, agent_id
 from inroad.tunnel.tls import TlsLink, connect_tls
 
 LONGEST_RETRY = 5.0
@@ -47,7 +47,7 @@ class Agent:
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
-        self._service = Service(DialPolicy())
+        self._service = Service(DialPolicy(), agent_id(identity.uid, identity.kind))
         self._direct = Direct(identity.pod, self._service)
         self._is_admitted = False
         """On the link that there is."""
@@ -130,6 +130,7 @@ class Agent:
         self._is_admitted = True
         if self._identity.ticket:  # it is used up; this one is for the next link
             self._identity = replace(self._identity, ticket=welcome.session)
+        self._service.key = welcome.key
         try:
             self._service.policy = DialPolicy(parse_networks(welcome.allow))
         except ValueError as error:

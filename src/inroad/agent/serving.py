@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
-from inroad.core import messages
+from inroad.core import access, messages
 from inroad.core.dial_policy import DialPolicy
-from inroad.core.messages import Lookup, LookupReply
+from inroad.core.messages import AccessRequest, AccessTicket, Lookup, LookupReply
 from inroad.origin.dial import Dialler
 from inroad.origin.lookup import LookupService
 from inroad.tunnel.api import Flow, FlowHandler, Link
@@ -16,9 +17,14 @@ MAX_LOOKUPS = 4_096
 
 
 class Service:
-    """Lookups and dials, the same for every link. Needs a running loop."""
+    """Lookups and dials, the same for every link. Needs a running loop.
 
-    def __init__(self, policy: DialPolicy) -> None:
+    `agent`: this agent's id with the manager. `key`: given by the manager, for access tickets.
+    """
+
+    def __init__(self, policy: DialPolicy, agent: str = "", key: bytes = b"") -> None:
+        self.key = key
+        self._agent = agent
         self._dialler = Dialler(policy)
         self._lookups = LookupService()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -44,6 +50,14 @@ class Service:
         task = asyncio.create_task(self._answer(link, lookup))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def ticket(self, request: AccessRequest) -> AccessTicket:
+        """Return what shows the manager that a client came to this agent itself."""
+        if not self.key:
+            return AccessTicket(request.id, error="the traffic-manager has not admitted this agent yet")
+        expires = int(time.time()) + access.LIFE
+        proof = access.proof(self.key, request.session, self._agent, expires)
+        return AccessTicket(request.id, self._agent, expires, proof)
 
     async def _answer(self, link: Link, lookup: Lookup) -> None:
         link.send_control(messages.encode(await self._lookups.answer(lookup)))

@@ -55,8 +55,8 @@ class Hello(msgspec.Struct, frozen=True, tag="hello", omit_defaults=True):
 class Welcome(msgspec.Struct, frozen=True, tag="welcome", omit_defaults=True):
     """The answer to `Hello`, of a manager or agent, and of a manager to `AgentHello`.
 
-    To an agent only, `session` is its pass and `allow` the subnets that the chart lets it dial although
-    they are loopback, link-local and the like.
+    To an agent only, `session` is its pass, `allow` the subnets that the chart lets it dial although they
+    are loopback, link-local and the like, and `key` what it makes access tickets with (`core.access`).
     """
 
     version: int
@@ -65,6 +65,7 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome", omit_defaults=True):
     pod: str = ""
     received: int = 0
     allow: tuple[str, ...] = ()
+    key: bytes = b""
 
 
 def objection(hello: Hello, software: str) -> str:
@@ -145,6 +146,11 @@ class NamesChanged(msgspec.Struct, frozen=True, tag="names"):
 AgentKind = Literal["namespace", "ephemeral", "sidecar"]
 
 
+def agent_id(uid: str, kind: AgentKind) -> str:
+    """Return the id of an agent: there is one of a kind per pod."""
+    return f"{uid}/{kind}"
+
+
 class AgentInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     """A traffic-agent that may be an origin. `workload` is like `deploy/web`, empty when it is nobody's.
 
@@ -160,10 +166,14 @@ class AgentInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     port: int = 0
 
 
-class Agents(msgspec.Struct, frozen=True, tag="agents"):
-    """Pushed by the manager whenever it changes; always the whole, newest set."""
+class Agents(msgspec.Struct, frozen=True, tag="agents", omit_defaults=True):
+    """Pushed by the manager whenever it changes; always the whole, newest set.
+
+    With `access` set to `namespace` the manager demands an `AccessTicket` of each agent that is used.
+    """
 
     agents: tuple[AgentInfo, ...] = ()
+    access: Literal["manager", "namespace"] = "manager"
 
 
 class AgentHello(msgspec.Struct, frozen=True, tag="agent-hello", omit_defaults=True):
@@ -206,6 +216,26 @@ class Ticket(msgspec.Struct, frozen=True, tag="ticket", omit_defaults=True):
     error: str = ""
 
 
+class AccessRequest(msgspec.Struct, frozen=True, tag="access-request"):
+    """From a client that came to an agent itself: a ticket for its `session` with the manager, please."""
+
+    id: int
+    session: str
+
+
+class AccessTicket(msgspec.Struct, frozen=True, tag="access-ticket", omit_defaults=True):
+    """The agent's answer, which the client shows to the manager, which answers with `id` and `error` only.
+
+    `agent` is `AgentInfo.id`, `expires` in seconds since the epoch, `proof` as in `core.access`.
+    """
+
+    id: int
+    agent: str = ""
+    expires: int = 0
+    proof: bytes = b""
+    error: str = ""
+
+
 class Holding(msgspec.Struct, frozen=True, tag="holding", omit_defaults=True):
     """The agents (ids) that a client's attachments use; always the whole set."""
 
@@ -231,6 +261,8 @@ Control = (
     | AgentHello
     | TicketRequest
     | Ticket
+    | AccessRequest
+    | AccessTicket
     | Holding
     | Problem
 )

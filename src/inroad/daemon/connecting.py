@@ -16,9 +16,11 @@ from contextlib import AsyncExitStack
 from inroad.core.conflicts import Wishes, parse_moves, parse_via
 from inroad.core.errors import TunnelFailed
 from inroad.core.host_config import Address
-from inroad.core.messages import AgentInfo
+from inroad.core.messages import AccessTicket, AgentInfo
+from inroad.core.origin import Workload
 from inroad.core.status import ConnectRequest
 from inroad.daemon import manager_pod, verify
+from inroad.daemon.access import AgentAccess, fetch_ticket
 from inroad.daemon.cluster_view import ClusterView, pinned, workload
 from inroad.daemon.direct import Direct, OriginLookup
 from inroad.daemon.dns_server import DnsServer
@@ -73,7 +75,7 @@ async def open_session(request: ConnectRequest, peer: Peer, journal: Journal, sa
         cluster.conflict_wishes = conflict_wishes(request)
         manager = _manager_link(client, manager_namespace, cluster, relay)
         undo.push_async_callback(manager.close)
-        direct = _direct(client, cluster, relay, undo)
+        direct = _direct(client, cluster, manager, relay, undo)
         await manager.start()
 
         say("cluster", f"linked to {manager.pod}, reading the cluster's subnets")
@@ -157,12 +159,27 @@ def _route(cluster: ClusterView, virtual: VirtualAddresses, direct: Direct) -> R
     return route
 
 
-def _direct(client: ApiClient, cluster: ClusterView, relay: Relay, undo: AsyncExitStack) -> Direct:
-    """Return what makes links to agents, where the user may; they carry the session's own credentials."""
+def _direct(
+    client: ApiClient, cluster: ClusterView, manager: ManagerLink, relay: Relay, undo: AsyncExitStack
+) -> Direct:
+    """Return what makes links to agents, where the user may; they carry the session's own credentials.
+
+    It also fetches the tickets by which the manager lets the session use an agent, where it demands any.
+    """
 
     async def open_agent(agent: AgentInfo) -> Link:
         return attach_port_forward(await port_forward(client, agent.namespace, agent.pod, agent.port))
 
+    async def fetch(agent: AgentInfo) -> AccessTicket:
+        return await fetch_ticket(await open_agent(agent), agent, manager.session)
+
+    def bound() -> list[Workload]:
+        wishes = cluster.conflict_wishes
+        return [workload(text, cluster.namespace) for _, text in (*wishes.via, *wishes.via_kinds)]
+
+    access = AgentAccess(cluster.origins, fetch, manager.show, bound)
+    manager.on_agents = access.set_agents
+    undo.callback(access.close)
     direct = Direct(open_agent, cluster.origins, lambda: cluster.settings.config.agent_port_forward)
     direct.on_link = relay.dial_waiting
     cluster.origins.on_choice.append(direct.follow)
@@ -185,7 +202,6 @@ def _manager_link(client: ApiClient, namespace: str, cluster: ClusterView, relay
         on_cluster=cluster.update,
         on_names=cluster.names_changed,
         on_link=on_link,
-        on_agents=cluster.origins.set_agents,
     )
 
 

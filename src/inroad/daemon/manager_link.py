@@ -12,13 +12,14 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import structlog
 
 from inroad import __version__
 from inroad.core import backoff, messages
 from inroad.core.errors import InroadError, TunnelFailed
 from inroad.core.messages import (
-    AgentInfo,
+    AccessTicket,
     Agents,
     ClusterInfo,
     Connected,
@@ -55,7 +56,6 @@ class ManagerLink:
         on_cluster: Callable[[ClusterInfo], None],
         on_names: Callable[[tuple[str, ...]], None],
         on_link: Callable[[Link | None], None],
-        on_agents: Callable[[tuple[AgentInfo, ...]], None] = lambda agents: None,
     ) -> None:
         self.namespace = namespace
         self.session = ""
@@ -63,13 +63,14 @@ class ManagerLink:
         self.manager_version = ""
         self.since = time.time()
         self.last_error = ""
+        self.on_agents: Callable[[Agents], None] = lambda agents: None
         self._open_link = open_link
         self._on_cluster = on_cluster
         self._on_names = on_names
         self._on_link = on_link
-        self._on_agents = on_agents
         self._held: tuple[str, ...] = ()
-        self._tickets: dict[int, asyncio.Future[Ticket]] = {}
+        self._shown: dict[str, AccessTicket] = {}
+        self._answers: dict[int, asyncio.Future[Ticket | AccessTicket]] = {}
         self._ids = itertools.count(1)
         self._peer: PeerLink | None = None
         self._closed = False
@@ -98,6 +99,8 @@ class ManagerLink:
         self._peer, self.since, self.last_error = peer, time.time(), ""
         if self._held:
             self.hold(self._held)
+        for ticket in self._shown.values():
+            self._send(msgspec.structs.replace(ticket, id=0))  # before any flow: this manager may not know
         self._on_link(link)
         log.info("linked to the traffic-manager", pod=pod, version=welcome.software)
 
@@ -122,21 +125,33 @@ class ManagerLink:
 
     async def ticket(self, namespace: str, pod: str, uid: str, workload: str) -> Ticket:
         """Get what an agent in this pod needs to be admitted; raises `TunnelFailed`."""
+        answer = await self._ask(TicketRequest(next(self._ids), namespace, pod, uid, workload))
+        if not isinstance(answer, Ticket) or answer.error:
+            raise TunnelFailed(f"the traffic-manager gave no ticket for an agent: {answer.error}")
+        return answer
+
+    async def show(self, ticket: AccessTicket) -> None:
+        """Show an agent's ticket, also to managers that this link will lead to; raises `TunnelFailed`."""
+        answer = await self._ask(msgspec.structs.replace(ticket, id=next(self._ids)))
+        if answer.error:
+            self._shown.pop(ticket.agent, None)
+            raise TunnelFailed(f"the traffic-manager did not take the agent's ticket: {answer.error}")
+        self._shown[ticket.agent] = ticket
+
+    async def _ask(self, request: TicketRequest | AccessTicket) -> Ticket | AccessTicket:
+        """Send what the manager answers with the same id; raises `TunnelFailed` when it does not."""
         if self._peer is None:
             raise TunnelFailed("the link to the traffic-manager is down", "inroad status")
-        number = next(self._ids)
-        future: asyncio.Future[Ticket] = asyncio.get_running_loop().create_future()
-        self._tickets[number] = future
-        self._send(TicketRequest(number, namespace, pod, uid, workload))
+        future: asyncio.Future[Ticket | AccessTicket] = asyncio.get_running_loop().create_future()
+        self._answers[request.id] = future
+        self._send(request)
         try:
-            ticket = await asyncio.wait_for(future, TICKET_TIMEOUT)
+            async with asyncio.timeout(TICKET_TIMEOUT):
+                return await future
         except TimeoutError:
-            raise TunnelFailed("the traffic-manager gave no ticket for an agent") from None
+            raise TunnelFailed("the traffic-manager does not answer", "inroad status") from None
         finally:
-            self._tickets.pop(number, None)
-        if ticket.error:
-            raise TunnelFailed(f"the traffic-manager gave no ticket: {ticket.error}")
-        return ticket
+            del self._answers[request.id]
 
     def hold(self, agents: tuple[str, ...]) -> None:
         """Tell the manager which agents this session uses; one that nobody uses any more may end."""
@@ -153,10 +168,10 @@ class ManagerLink:
                 self._on_cluster(message)
             case NamesChanged(names):
                 self._on_names(names)
-            case Agents(agents):
-                self._on_agents(agents)
-            case Ticket():
-                waiting = self._tickets.get(message.id)
+            case Agents():
+                self.on_agents(message)
+            case Ticket() | AccessTicket():
+                waiting = self._answers.get(message.id)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(message)
             case _:

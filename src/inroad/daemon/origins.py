@@ -47,12 +47,16 @@ class Origins:
         self.current: Origin = choose((), wishes)
         self.changed = Pulse()
         self.on_choice: list[Callable[[], None]] = []
+        self.on_wishes: Callable[[], None] = lambda: None
         self.lives: Callable[[str], bool] = lambda agent: False
+        self.problems: dict[str, str] = {}
+        """Why agents, by id, may not be used although they are there."""
         self._pushed: tuple[AgentInfo, ...] = ()
+        self._known: tuple[AgentInfo, ...] = ()
 
-    def set_agents(self, agents: tuple[AgentInfo, ...]) -> None:
-        """Take the manager's newest set."""
-        self._pushed = agents
+    def set_agents(self, agents: tuple[AgentInfo, ...], known: tuple[AgentInfo, ...] = ()) -> None:
+        """Take the manager's newest set; `known` has those too that this session may not use (yet)."""
+        self._pushed, self._known = agents, known
         self.look_again()
 
     def look_again(self) -> None:
@@ -69,6 +73,7 @@ class Origins:
         """Take the user's wishes."""
         self.wishes = wishes
         self._choose()
+        self.on_wishes()
 
     def info(self, agent: str) -> AgentInfo | None:
         """Return what is known of the agent with this id; None when there is no such agent (any more)."""
@@ -82,17 +87,20 @@ class Origins:
 
     def warning(self) -> str:
         """Return what status has to say about the choice, "" when it is what was asked for."""
-        return warning(self.current, self.wishes)
+        return next(iter(self.problems.values()), "") or warning(self.current, self.wishes)
 
     def holds(self) -> tuple[str, ...]:
         """Return the ids of the agents that the attachments use."""
-        return tuple(
-            agent.id for agent in self.agents if any(one.owns(agent) for one in self.wishes.attachments)
-        )
+        wanted = self.wishes.attachments
+        held = (agent.id for agent in self._all() if any(one.owns(agent) for one in wanted))
+        return tuple(dict.fromkeys(held))
 
     def has_agent(self, workload: Workload) -> bool:
         """Tell whether some agent runs in the workload."""
-        return any(workload.owns(agent) for agent in self.agents)
+        return any(workload.owns(agent) for agent in self._all())
+
+    def _all(self) -> tuple[AgentInfo, ...]:
+        return (*self.agents, *self._known)
 
     def _choose(self) -> None:
         chosen = choose(self.agents, self.wishes)

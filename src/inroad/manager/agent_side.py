@@ -20,6 +20,7 @@ from inroad.core.agent_container import AgentSpec
 from inroad.core.errors import InroadError
 from inroad.core.messages import AgentHello, Agents, Ticket, TicketRequest
 from inroad.kube.client import ApiClient
+from inroad.manager.access import AccessRule
 from inroad.manager.agent_pods import workload_of
 from inroad.manager.agents import AgentRegistry
 from inroad.manager.authority import Certificates
@@ -45,13 +46,16 @@ class AgentSide:
     """Agents as the manager has them; `registry` is the part that clients use."""
 
     def __init__(self, api: ApiClient, settings: Settings, on_change: Callable[[Agents], None]) -> None:
-        self.registry = AgentRegistry(self._prove, on_change, settings.dial_allow)
+        self.rule = AccessRule(
+            by_namespace=settings.agent_access == "namespace", secret=secrets.token_bytes(32)
+        )
+        self.registry = AgentRegistry(self._prove, on_change, self.rule, settings.dial_allow)
         self._api = api
         self._settings = settings
         self._certificates = Certificates(api, settings.namespace)
         self._registration = Registration(api, settings.namespace)
         self._injector = Injector(self._spec, self._manages)
-        self._tickets = Tickets(secrets.token_bytes(32))
+        self._tickets = Tickets(self.rule.secret)
         self._tokens = TokenCheck(api)
         self._asking = asyncio.Semaphore(MAX_ASKING)
         self._open = False
@@ -73,7 +77,8 @@ class AgentSide:
         try:
             authority = await self._certificates.refresh()
             if not self._open:
-                self._tickets = Tickets(hashlib.sha256(authority.ca_key.encode()).digest())
+                self.rule.secret = hashlib.sha256(authority.ca_key.encode()).digest()
+                self._tickets = Tickets(self.rule.secret)
                 await self._listen(stack)
                 self._open = True
         except InroadError as error:

@@ -20,6 +20,7 @@ from inroad import __version__
 from inroad.core import messages
 from inroad.core.dial_policy import Network
 from inroad.core.messages import AgentHello, AgentInfo, Agents, Dial, Lookup, LookupReply, Problem, Welcome
+from inroad.manager.access import AccessRule
 from inroad.manager.identity import NotNow, NotProved
 from inroad.tunnel.api import Flow, FlowHandler, Link, Quiet, Refusal
 from inroad.tunnel.splice import splice
@@ -52,14 +53,20 @@ class Agent:
 class AgentRegistry:
     """All admitted agents. `on_change` gets the whole new set.
 
-    `allow`: what they may dial although it is loopback, link-local and the like.
+    `rule`: which clients may use them. `allow`: what they may dial although it is loopback, link-local and
+    the like.
     """
 
     def __init__(
-        self, prove: Prove, on_change: Callable[[Agents], None], allow: Iterable[Network] = ()
+        self,
+        prove: Prove,
+        on_change: Callable[[Agents], None],
+        rule: AccessRule,
+        allow: Iterable[Network] = (),
     ) -> None:
         self._prove = prove
         self._on_change = on_change
+        self._rule = rule
         self._allow = tuple(map(str, allow))
         self._agents: dict[str, Agent] = {}
         self._greeting: set[asyncio.Task[None]] = set()
@@ -70,7 +77,8 @@ class AgentRegistry:
 
     def current(self) -> Agents:
         """Return the set as it is pushed to clients."""
-        return Agents(tuple(agent.info for agent in self._agents.values()))
+        agents = tuple(agent.info for agent in self._agents.values())
+        return Agents(agents, "namespace" if self._rule.by_namespace else "manager")
 
     def attach(self, link: TlsLink) -> None:
         """Take over a new link; it must say who it is within `HELLO_TIMEOUT` seconds."""
@@ -118,7 +126,7 @@ class AgentRegistry:
 
     def _register(self, link: TlsLink, hello: AgentHello, workload: str, pass_: str) -> None:
         # one agent of a kind per pod: one that comes back replaces a link that has not yet died
-        number = f"{hello.uid}/{hello.kind}"
+        number = messages.agent_id(hello.uid, hello.kind)
         old = self._agents.pop(number, None)
         if old is not None:
             old.link.close("the agent has connected anew")
@@ -127,7 +135,9 @@ class AgentRegistry:
         agent = self._agents[number] = Agent(info, link)
         link.on_control = lambda payload: self._on_control(agent, payload)
         link.on_closed = lambda reason: self._gone(agent, reason)
-        welcome = Welcome(messages.PROTOCOL_VERSION, __version__, pass_, allow=self._allow)
+        welcome = Welcome(
+            messages.PROTOCOL_VERSION, __version__, pass_, allow=self._allow, key=self._rule.key(number)
+        )
         link.send_control(messages.encode(welcome))
         log.info(
             "agent admitted", namespace=hello.namespace, pod=hello.pod, kind=hello.kind, workload=workload

@@ -18,6 +18,7 @@ import structlog
 from inroad import __version__
 from inroad.core import messages
 from inroad.core.messages import (
+    AccessTicket,
     Agents,
     ClusterInfo,
     Connected,
@@ -30,6 +31,7 @@ from inroad.core.messages import (
     Ticket,
     TicketRequest,
 )
+from inroad.manager.access import AccessRule, Admissions
 from inroad.manager.agents import AgentRegistry
 from inroad.manager.identity import NotProved
 from inroad.origin.dial import Dialler
@@ -59,6 +61,7 @@ class Services:
     answer: Answer
     agents: AgentRegistry
     give_ticket: GiveTicket
+    rule: AccessRule
 
 
 class Clients:
@@ -125,6 +128,7 @@ class Client:
         self.session = ""
         self.namespace = ""
         self.held: set[str] = set()
+        self.admissions = Admissions(clients.services.rule)
         self._lookups: set[asyncio.Task[None]] = set()
         link.on_open = self.on_open
         link.on_control = self.on_control
@@ -144,6 +148,10 @@ class Client:
             flow.refuse(Refusal.BAD_REQUEST, str(error))
             return Quiet()
         if dial.via:
+            objection = self.admissions.objection(dial.via)
+            if objection:
+                flow.refuse(Refusal.NOT_ALLOWED, objection)
+                return Quiet()
             return services.agents.open(flow, dial)
         return services.dialler.serve(flow, request)
 
@@ -166,6 +174,8 @@ class Client:
                 self._look_up(message)
             case TicketRequest():
                 self._give_ticket(message)
+            case AccessTicket() if self.session:
+                self._admit(message)
             case Holding(agents):
                 let_go = self.held - set(agents)
                 self.held = set(agents)
@@ -218,10 +228,20 @@ class Client:
 
     async def _answer(self, lookup: Lookup) -> None:
         services = self.clients.services
+        objection = self.admissions.objection(lookup.via) if lookup.via else ""
+        if objection:
+            self.link.send_control(messages.encode(LookupReply(lookup.id, error=objection)))
+            return
         reply = await services.agents.look_up(lookup) if lookup.via else None
         if reply is None:
             reply = await services.answer(lookup)
         self.link.send_control(messages.encode(reply))
+
+    def _admit(self, ticket: AccessTicket) -> None:
+        objection = self.admissions.show(self.session, ticket)
+        if objection:
+            log.warning("access ticket refused", session=self.session, agent=ticket.agent, reason=objection)
+        self.link.send_control(messages.encode(AccessTicket(ticket.id, error=objection)))
 
     def _give_ticket(self, request: TicketRequest) -> None:
         try:

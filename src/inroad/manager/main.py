@@ -47,7 +47,8 @@ class Manager:
         settings = Settings.of(environ)
         self.agents = AgentSide(api, settings, self._agents_changed)
         dialler = Dialler(DialPolicy(settings.dial_allow))
-        services = Services(dialler, LookupService().answer, self.agents.registry, self.agents.give_ticket)
+        side = self.agents
+        services = Services(dialler, LookupService().answer, side.registry, side.give_ticket, side.rule)
         self.clients = Clients(environ.get("POD_NAME") or socket.gethostname(), services)
         self.client_config = ClientConfig(environ.get("CLIENT_CONFIG", ""), self._publish)
         self.cluster = ClusterInfo(generation=0)

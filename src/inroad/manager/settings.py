@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 import msgspec
 
@@ -14,6 +14,8 @@ from inroad.core.errors import ConfigInvalid
 from inroad.core.host_config import Address, Network
 from inroad.core.messages import AGENT_CLIENT_PORT
 from inroad.manager.pod_subnets import Strategy
+
+Access = Literal["manager", "namespace"]
 
 
 class AgentValues(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -31,7 +33,7 @@ class Settings:
     """`namespace`: the manager's own. `pod_addresses`: of this pod. The rest: values of the chart.
 
     `namespace_selector` is a label selector as the API takes it: `team=shop,tier in (a,b)`. `injection`: put
-    sidecars into annotated pods.
+    sidecars into annotated pods. `agent_access`: what a client needs to use an agent.
     """
 
     namespace: str = "inroad"
@@ -44,6 +46,7 @@ class Settings:
     dial_allow: tuple[Network, ...] = ()
     agent: AgentValues = field(default_factory=AgentValues)
     injection: bool = False
+    agent_access: Access = "manager"
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Settings:
@@ -70,6 +73,7 @@ class Settings:
             dial_allow=_networks("dial.allow", environ.get("DIAL_ALLOW", "")),
             agent=_agent(environ.get("AGENT", ""), environ.get("AGENT_IMAGE", "")),
             injection=environ.get("AGENT_INJECTION") == "true",
+            agent_access=_access(environ.get("AGENT_ACCESS") or "manager"),
         )
 
 
@@ -90,6 +94,12 @@ def _agent(value: str, image: str) -> AgentValues:
         return msgspec.structs.replace(values, image=image or values.image)
     except msgspec.MsgspecError as error:
         raise ConfigInvalid(f"agent: {error}", "see the chart's values.yaml") from error
+
+
+def _access(value: str) -> Access:
+    if value not in get_args(Access):
+        raise ConfigInvalid(f"agentAccess is {value!r}", f"use one of {', '.join(get_args(Access))}")
+    return cast(Access, value)
 
 
 class _Expression(msgspec.Struct):
