@@ -1,18 +1,16 @@
-"""The CLI's side of the daemon's Unix socket: HTTP with JSON bodies, as `core/status.py` says."""
+"""The CLI's side of the daemon's socket or pipe: HTTP with JSON bodies, as `core/status.py` says."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
-import os
-import select
 from collections.abc import Iterator
 from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
 
-from inroad.cli.choose import connect_socket, peer_process
+from inroad.cli.choose import close_process, connect_socket, peer_process, wait_for
 from inroad.core.errors import InroadError, NoPrivilege, by_code
 from inroad.core.status import (
     AgentOutcome,
@@ -43,7 +41,7 @@ class NoDaemon(Exception):
     """Nothing listens on the daemon's socket, or what did has just ended."""
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class _LocalConnection(http.client.HTTPConnection):
     def __init__(self, path: str, timeout: float) -> None:
         super().__init__("inroad", timeout=timeout)
         self.path = path
@@ -89,10 +87,10 @@ class DaemonClient:
         with contextlib.ExitStack() as stack:
             process = self._process()
             if process is not None:
-                stack.callback(os.close, process)
+                stack.callback(close_process, process)
             before = self._call("POST", "/v1/quit", Status)
             if process is not None and not before.service:
-                select.select([process], [], [], END_TIMEOUT)
+                wait_for(process, END_TIMEOUT)
         return before
 
     def _process(self) -> int | None:
@@ -106,7 +104,7 @@ class DaemonClient:
         """Ask for a connection and yield each line of the answer as it comes."""
         with (
             _translated(self.path),
-            contextlib.closing(_UnixConnection(self.path, ANSWER_TIMEOUT)) as connection,
+            contextlib.closing(_LocalConnection(self.path, ANSWER_TIMEOUT)) as connection,
         ):
             connection.request("POST", "/v1/connect", msgspec.json.encode(request))
             connection.sock.settimeout(None)
@@ -131,7 +129,7 @@ class DaemonClient:
     ) -> T:
         with (
             _translated(self.path),
-            contextlib.closing(_UnixConnection(self.path, timeout)) as connection,
+            contextlib.closing(_LocalConnection(self.path, timeout)) as connection,
         ):
             connection.request(method, path, msgspec.json.encode(body) if body is not None else None)
             response = connection.getresponse()

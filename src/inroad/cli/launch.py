@@ -7,7 +7,6 @@ the command returns, and whatever went wrong comes back on stdout as JSON.
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from inroad.cli.choose import has_terminal, is_root, lock
+from inroad.cli.choose import WITH_SUDO, has_terminal, is_root, lock, run_elevated, spawn_daemon
 from inroad.cli.daemon_client import is_listening
 from inroad.core.errors import HostChangeFailed, InroadError, NoPrivilege, by_code
 from inroad.core.status import Failure
@@ -78,19 +77,9 @@ def start_in_background(arguments: list[str]) -> None:
         _wait_for_predecessor()
         if LOG.exists() and LOG.stat().st_size > MAX_LOG:
             LOG.replace(LOG.with_suffix(".log.1"))
-        ready, ready_write = os.pipe()
-        with LOG.open("ab") as log, os.fdopen(ready, "rb") as pipe:
-            log_begin = log.tell()
-            process = subprocess.Popen(
-                daemon_command("--ready-fd", str(ready_write), *arguments),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=[ready_write],
-                cwd="/",
-                start_new_session=True,
-            )
-            os.close(ready_write)
+        log_begin = LOG.stat().st_size if LOG.exists() else 0
+        process, pipe = spawn_daemon(daemon_command(*arguments), LOG)
+        with pipe:
             said = pipe.readline()
         if said.strip() == b"ready":
             return
@@ -131,11 +120,26 @@ def _last_line(text: str) -> str:
     return lines[-1] if lines else "it said nothing"
 
 
+def _through_windows(command: list[str]) -> str:
+    """Run a command of ours as an administrator; Windows asks the user. What it says stays there."""
+    status = run_elevated(command)
+    if status is None:
+        raise NoPrivilege(
+            "inroad needs an administrator to make a network interface, and that was not granted",
+            f"as an administrator: {subprocess.list2cmdline(command)}",
+        )
+    if status:
+        raise HostChangeFailed(f"the daemon did not start (status {status})", f"see {LOG}")
+    return ""
+
+
 def _through_sudo(command: list[str], what_to_do: str) -> str:
     """Run a command of ours as root through sudo; returns its stdout.
 
     sudo asks for the password itself, on the terminal, when there is one.
     """
+    if not WITH_SUDO:
+        return _through_windows(command)
     by_hand = "sudo " + " ".join(command)
     sudo = shutil.which("sudo")
     if sudo is None:

@@ -71,13 +71,22 @@ async def serve(options: argparse.Namespace) -> None:
     try:
         await api.start(Path(SOCKET_PATH), "" if options.keep else options.owner or choose.owner())
         if options.ready_fd >= 0:
-            os.write(options.ready_fd, b"ready\n")
-            os.close(options.ready_fd)
+            _say_ready(options.ready_fd)
         log.info("daemon serves", socket=SOCKET_PATH)
         await stop.wait()
     finally:
         await workstation.close()
         await api.close()
+
+
+def _say_ready(descriptor: int) -> None:
+    os.write(descriptor, b"ready\n")
+    if descriptor > 2:
+        os.close(descriptor)
+        return
+    null = os.open(os.devnull, os.O_WRONLY)  # Windows passes no descriptors but these
+    os.dup2(null, descriptor)
+    os.close(null)
 
 
 async def clean_up_only() -> None:
