@@ -450,3 +450,19 @@ async def test_roles_give_rights(api: Api) -> None:
     assert (status, answer["reason"]) == (404, "NotFound")
     assert (await api.ask("GET", f"{MAPS}/b", **headers))[0] == 403
     assert (await api.ask("GET", MAPS, **headers))[0] == 403
+
+
+async def test_a_strategic_patch_puts_new_items_first(api: Api) -> None:
+    """In lists that are merged, by a key or as sets; items that are known keep their order among the rest."""
+    path = "/api/v1/namespaces/{ns}/services"
+    ports = [{"name": f"p{number}", "port": number} for number in (80, 81)]
+    metadata = {"name": "a", "finalizers": ["example.test/old"]}
+    await api.ask("POST", path, {"metadata": metadata, "spec": {"ports": ports}})
+    patch = {
+        "metadata": {"finalizers": ["example.test/new"]},
+        "spec": {"ports": [{"name": "new", "port": 82}, {"port": 81, "targetPort": 9}]},
+    }
+    _, patched = await api.ask("PATCH", f"{path}/a", patch, content_type=STRATEGIC)
+    assert [one["port"] for one in patched["spec"]["ports"]] == [82, 80, 81]
+    assert patched["metadata"]["finalizers"] == ["example.test/new", "example.test/old"]
+    await api.ask("PATCH", f"{path}/a", {"metadata": {"finalizers": None}}, content_type=MERGE)

@@ -119,7 +119,13 @@ def containers(*pairs: tuple[str, str]) -> dict[str, Any]:
 STRATEGIC = [
     # Lists with a merge key are merged by it ...
     (containers(("a", "1"), ("b", "1")), containers(("b", "2")), containers(("a", "1"), ("b", "2"))),
-    (containers(("a", "1")), containers(("b", "1")), containers(("a", "1"), ("b", "1"))),
+    # ... new items before those that are known ...
+    (containers(("a", "1")), containers(("b", "1")), containers(("b", "1"), ("a", "1"))),
+    (
+        containers(("a", "1"), ("b", "1")),
+        containers(("c", "1"), ("b", "2")),
+        containers(("c", "1"), ("a", "1"), ("b", "2")),
+    ),
     # ... other lists are replaced.
     ({"args": ["x", "y"]}, {"args": ["z"]}, {"args": ["z"]}),
     (
@@ -143,7 +149,7 @@ STRATEGIC = [
         {"$deleteFromPrimitiveList/finalizers": ["a"]},
         {"finalizers": ["b"]},
     ),
-    ({"finalizers": ["a"]}, {"finalizers": ["b"]}, {"finalizers": ["a", "b"]}),
+    ({"finalizers": ["a"]}, {"finalizers": ["b"]}, {"finalizers": ["b", "a"]}),
     (
         containers(("a", "1"), ("b", "1"), ("x", "1")),
         {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}], **containers(("a", "2"))},
@@ -157,7 +163,7 @@ STRATEGIC = [
     (
         {"ports": [{"containerPort": 80}]},
         {"ports": [{"containerPort": 81}]},
-        {"ports": [{"containerPort": 80}, {"containerPort": 81}]},
+        {"ports": [{"containerPort": 81}, {"containerPort": 80}]},
     ),
     ({"metadata": {"labels": {"a": "1", "b": "2"}}}, {"metadata": {"labels": {"a": None}}},
      {"metadata": {"labels": {"b": "2"}}}),

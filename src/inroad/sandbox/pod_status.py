@@ -38,6 +38,11 @@ def phase_of(containers: Sequence[Container]) -> str:
     return "Running" if begun else "Pending"
 
 
+def _by_name(containers: Sequence[Container]) -> list[Json]:
+    """Return their statuses in the order of their names: kubelet sorts all but those of init containers."""
+    return sorted((one.status() for one in containers), key=lambda status: str(status["name"]))
+
+
 class Status:
     """Builds statuses; remembers since when each condition has been as it is."""
 
@@ -61,12 +66,12 @@ class Status:
                 self._condition("ContainersReady", ready, "ContainersNotReady"),
                 self._condition("PodScheduled", True),
             ],
-            "containerStatuses": [one.status() for one in pod.containers],
+            "containerStatuses": _by_name(pod.containers),
         }
         if pod.first:
             found["initContainerStatuses"] = [one.status() for one in pod.first]
         if pod.ephemeral:
-            found["ephemeralContainerStatuses"] = [one.status() for one in pod.ephemeral]
+            found["ephemeralContainerStatuses"] = _by_name(pod.ephemeral)
         if placed:
             found["podIP"] = str(pod.addresses[0])
             found["podIPs"] = [{"ip": str(address)} for address in pod.addresses]

@@ -9,7 +9,8 @@ contributors/devel/sig-api-machinery/strategic-merge-patch.md.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from inroad.sandbox.apiserver.status import ApiError, bad_request
@@ -122,7 +123,7 @@ def _merge_key(field: str, items: Sequence[Any]) -> str:
 
 def _merge_list(field: str, old: list[Any], patch: list[Any]) -> list[Any]:
     if field in _PRIMITIVE_SETS:
-        return old + [item for item in patch if item not in old]
+        return _interleaved(old + [item for item in patch if item not in old], patch, old, str)
     key = _merge_key(field, [*old, *patch])
     items = [item for item in patch if isinstance(item, dict)]
     if not key or len(items) != len(patch):
@@ -145,7 +146,27 @@ def _merge_list(field: str, old: list[Any], patch: list[Any]) -> list[Any]:
             result.append(strategic({}, item))
         else:
             result[place] = strategic(result[place], item)
-    return result
+    named = [item[key] for item in items if key in item]
+    return _interleaved(result, named, [one.get(key) for one in old], operator.itemgetter(key))
+
+
+def _interleaved(
+    items: list[Any], named: list[Any], before: list[Any], rank_of: Callable[[Any], Any]
+) -> list[Any]:
+    """Order a merged list as the API server does: what the patch names in its order, the rest as it was.
+
+    Where the two meet an item that was there keeps its place among those that were; a new one comes first.
+    """
+    patched = sorted(
+        (one for one in items if rank_of(one) in named), key=lambda one: named.index(rank_of(one))
+    )
+    kept = [one for one in items if rank_of(one) not in named]
+    merged: list[Any] = []
+    while kept and patched:
+        left, right = rank_of(kept[0]), rank_of(patched[0])
+        stays = left in before and right in before and before.index(left) < before.index(right)
+        merged.append((kept if stays else patched).pop(0))
+    return merged + kept + patched
 
 
 def _ordered(field: str, items: list[Any], order: list[Any]) -> list[Any]:
