@@ -22,7 +22,9 @@ from stage import INROAD, Stage
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the sandbox makes network namespaces")
 
 RAW = Path(__file__).with_name("raw_client.py")
-FORBIDDEN = "create:tokenreviews.*@system:serviceaccount:inroad:traffic-manager"
+REVIEWS = "create:tokenreviews.*@system:serviceaccount:inroad:traffic-manager"
+DEFAULT = "get,create:pods/portforward:default"
+"""Nobody gets to the agents of namespace `default`."""
 SERVER = "https://kubernetes.default.svc.cluster.local"
 MANAGER, DIRECT = 15701, 15703
 
@@ -31,9 +33,10 @@ MANAGER, DIRECT = 15701, 15703
 def stage() -> Iterator[Stage]:
     """Yield a sandbox in which `web` of namespace `shop` has sidecars, and a connected workstation."""
     stage = Stage(f"t-sidecars-{os.getpid()}")
-    stage.up("--restrict", FORBIDDEN)
+    stage.up("--restrict", REVIEWS, "--restrict", DEFAULT)
     try:
         annotate(stage, "enabled")
+        annotate(stage, "enabled", "default")
         eventually(lambda: len(with_sidecar(stage)) == 2 == len(pods(stage, "app=web")))
         stage.ask("connect", "-n", "shop")
         yield stage
@@ -53,9 +56,9 @@ def kubectl(stage: Stage, *arguments: str) -> str:
     return stage.run("kubectl", *arguments, user="root").stdout
 
 
-def annotate(stage: Stage, value: str) -> None:
+def annotate(stage: Stage, value: str, namespace: str = "shop") -> None:
     patch = {"spec": {"template": {"metadata": {"annotations": {"inroad.dev/inject-traffic-agent": value}}}}}
-    kubectl(stage, "patch", "deployment", "web", "-n", "shop", "--type=merge", "-p", json.dumps(patch))
+    kubectl(stage, "patch", "deployment", "web", "-n", namespace, "--type=merge", "-p", json.dumps(patch))
 
 
 def pods(stage: Stage, selector: str, namespace: str = "shop") -> list[dict[str, Any]]:
@@ -80,7 +83,8 @@ def with_sidecar(stage: Stage) -> list[str]:
 
 def sidecars(stage: Stage) -> set[str]:
     """Return the pods whose sidecars are admitted."""
-    return {one["pod"] for one in stage.ask("status")["agents"] if one["kind"] == "sidecar"}
+    agents = stage.ask("status")["agents"]
+    return {one["pod"] for one in agents if (one["kind"], one["namespace"]) == ("sidecar", "shop")}
 
 
 def manager_pod(stage: Stage) -> str:
@@ -109,7 +113,7 @@ def test_an_annotated_pod_is_where_connections_start(stage: Stage) -> None:
 
 def test_via_names_the_workload_that_the_manager_found_out(stage: Stage) -> None:
     stage.inroad("quit")
-    stage.ask("connect", "-n", "default", "--via", "deploy/web")
+    stage.ask("connect", "-n", "default", "--via", "deploy/db")
     assert any("has no agent" in text for text in stage.ask("status")["warnings"])
     stage.inroad("quit")
     stage.ask("connect", "-n", "shop", "--via", "deploy/web")
@@ -222,11 +226,17 @@ def test_a_raw_client_reaches_nothing_that_is_a_pods_own(stage: Stage) -> None:
             assert verdict.startswith("NOT_ALLOWED"), (place, via, target)
 
 
+def configure(stage: Stage, **values: str) -> None:
+    """Replace the manager by one with these variables."""
+    before = manager_pod(stage)
+    words = [f"{name}={value}" for name, value in values.items()]
+    kubectl(stage, "set", "env", "deployment/traffic-manager", "-n", "inroad", *words)
+    eventually(lambda: [ready(one) for one in manager_pods(stage)] == [True] and manager_pod(stage) != before)
+
+
 def test_what_the_chart_allows_is_dialled_by_manager_and_agents(stage: Stage) -> None:
     """Also that agents find a manager that was replaced."""
-    before = manager_pod(stage)
-    kubectl(stage, "set", "env", "deployment/traffic-manager", "-n", "inroad", "DIAL_ALLOW=127.0.0.1/32")
-    eventually(lambda: [ready(one) for one in manager_pods(stage)] == [True] and manager_pod(stage) != before)
+    configure(stage, DIAL_ALLOW="127.0.0.1/32")
     eventually(lambda: sidecars(stage) == set(with_sidecar(stage)))
     place = f"pod/inroad/{manager_pod(stage)}"
     agent = with_sidecar(stage)[0]
@@ -241,6 +251,25 @@ def test_what_the_chart_allows_is_dialled_by_manager_and_agents(stage: Stage) ->
 
 def manager_pods(stage: Stage) -> list[dict[str, Any]]:
     return pods(stage, "app.kubernetes.io/component=traffic-manager", "inroad")
+
+
+def test_who_may_not_reach_the_agents_own_pod_may_not_use_it(stage: Stage) -> None:
+    configure(stage, DIAL_ALLOW="", AGENT_ACCESS="namespace")
+    eventually(lambda: stage.ask("status")["origin"]["kind"] == "sidecar")
+    agent = stage.ask("status")["origin"]["pod"]
+    (pod,) = (one for one in pods(stage, "app=web") if one["metadata"]["name"] == agent)
+    page = stage.curl("http://web.default/")
+    assert page["client_ip"] in [ip["ip"] for ip in pod["status"]["podIPs"]]
+    place = f"pod/inroad/{manager_pod(stage)}"
+    (verdict,) = raw(stage, place, MANAGER, agent, "10.96.0.10:53").values()
+    assert verdict.startswith("NOT_ALLOWED: agentAccess is namespace")
+    stage.inroad("quit")
+    stage.ask("connect", "-n", "default")
+    eventually(lambda: any("is not used" in text for text in stage.ask("status")["warnings"]))
+    assert stage.ask("status")["origin"]["kind"] == "traffic-manager"
+    assert stage.curl("http://web/")["namespace"] == "default"
+    stage.inroad("quit")
+    stage.ask("connect", "-n", "shop")
 
 
 def test_pods_are_created_while_the_manager_is_down(stage: Stage) -> None:
