@@ -6,9 +6,10 @@ import base64
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
+from agents_stage import eventually, origin_of, pods
 from stage import INROAD, Stage
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the sandbox makes network namespaces")
@@ -25,27 +26,6 @@ def stage() -> Iterator[Stage]:
         stage.inroad("quit")
     finally:
         stage.down()
-
-
-def eventually(found: Callable[[], bool], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not found():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
-
-
-def pods(stage: Stage, namespace: str, prefix: str) -> dict[str, list[str]]:
-    """Return the addresses of a namespace's pods by name."""
-    text = stage.run("kubectl", "get", "pods", "-n", namespace, "-o", "json", user="root").stdout
-    return {
-        pod["metadata"]["name"]: [one["ip"] for one in pod["status"].get("podIPs", ())]
-        for pod in json.loads(text)["items"]
-        if pod["metadata"]["name"].startswith(prefix)
-    }
-
-
-def origin_of(stage: Stage, url: str = "http://web/") -> str:
-    return str(stage.curl(url)["client_ip"])
 
 
 def test_without_agents_the_manager_dials(stage: Stage) -> None:
@@ -97,11 +77,53 @@ def test_attaching_makes_that_very_pod_the_origin_and_leaves_the_pod_running(sta
     assert rows["deploy/web"]["attached"]
 
 
-def test_detaching_ends_the_agent(stage: Stage) -> None:
+def resolves(stage: Stage, name: str) -> bool:
+    return stage.run("getent", "hosts", name, status=None).returncode == 0
+
+
+def test_an_attachment_elsewhere_is_a_second_search_domain(stage: Stage) -> None:
+    assert stage.ask("status")["attachments"] == ["deploy/web in default"]
+    assert resolves(stage, "kubernetes"), "a service of namespace default only"
+    assert stage.curl("http://web/")["namespace"] == "shop", "the connected namespace comes first"
+
+
+def test_several_attachments_do_not_pin_the_origin(stage: Stage) -> None:
+    stage.inroad("attach", "deploy/echo")
+    status = stage.ask("status")
+    assert any(warning.startswith("origin not pinned") for warning in status["warnings"])
+    assert status["origin"]["reason"] == "an agent of namespace shop"
+    assert status["attachments"] == ["deploy/web in default", "deploy/echo in shop"]
+    agents = {row["workload"]: row["agent"] for row in stage.ask("list")["workloads"]}
+    assert agents == {"deploy/echo": "ephemeral", "deploy/web": "", "sts/db": ""}
+    stage.inroad("detach", "deploy/echo")
+    assert stage.ask("status")["origin"]["reason"] == "attached to deploy/web in default"
+
+
+def test_detaching_ends_the_agent_and_its_search_domain(stage: Stage) -> None:
     stage.inroad("detach", "deploy/web", "-n", "default")
+    assert not resolves(stage, "kubernetes")
     eventually(lambda: not stage.ask("status")["agents"])
     assert stage.ask("status")["origin"]["kind"] == "traffic-manager"
     assert stage.inroad("detach", "deploy/web", "-n", "default", status=23).stderr.startswith("inroad: ")
+
+
+def test_a_pinned_pod_is_the_origin_and_an_agent_comes_again_under_another_name(stage: Stage) -> None:
+    pod, addresses = max(pods(stage, "shop", "web").items())
+    stage.inroad("quit")
+    stage.ask("connect", "-n", "shop", "--via", f"pod/{pod}")
+    assert "has no agent" in stage.ask("status")["warnings"][0]
+    for turn in (1, 2):
+        stage.inroad("attach", f"pod/{pod}")
+        origin = stage.ask("status")["origin"]
+        assert (origin["pod"], origin["reason"]) == (pod, f"pinned to pod/{pod} in shop")
+        assert origin_of(stage, "http://web.default/") in addresses
+        stage.inroad("detach", f"pod/{pod}")
+        eventually(lambda: not stage.ask("status")["agents"])
+        path = "jsonpath={.spec.ephemeralContainers[*].name}"
+        names = stage.run("kubectl", "get", "pod", "-n", "shop", pod, "-o", path, user="root").stdout
+        assert len(set(names.split())) == turn
+    stage.inroad("quit")
+    stage.ask("connect", "-n", "shop")
 
 
 def test_a_subnet_can_be_reached_through_one_workload_only(stage: Stage) -> None:

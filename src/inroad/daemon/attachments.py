@@ -123,6 +123,12 @@ class Attachments:
         loop = asyncio.get_running_loop()
         end = loop.time() + ARRIVAL
         while not any(agent.namespace == namespace and agent.kind == "namespace" for agent in origins.agents):
+            problem = await kube.deployment_problem(self._api, namespace)
+            if problem:
+                raise NotVerified(
+                    f"the cluster makes no pod for the agent of namespace {namespace}: {problem}",
+                    f"have that changed, or use a pod that runs: inroad attach -n {namespace} deploy/NAME",
+                )
             if loop.time() > end:
                 raise NotVerified(
                     f"the agent of namespace {namespace} did not arrive within {ARRIVAL:.0f} s",

@@ -14,6 +14,7 @@ from inroad.core.agent_container import NAME, AgentSpec, container, environment,
 from inroad.core.errors import ConfigInvalid, Forbidden, InroadError
 from inroad.core.messages import Ticket
 from inroad.kube.client import ApiClient
+from inroad.kube.failures import ApiStatus
 
 Json = dict[str, Any]
 
@@ -111,12 +112,31 @@ async def inject(api: ApiClient, namespace: str, pod: str, container: Json) -> N
     body = msgspec.json.encode({"spec": {"ephemeralContainers": [container]}})
     try:
         await api.send("PATCH", path, None, body, content_type="application/strategic-merge-patch+json")
-    except Forbidden as error:
-        raise Forbidden(
-            error.message,
-            "ask for the right to patch pods/ephemeralcontainers, or use a namespace agent: "
-            f"inroad agent add -n {namespace}",
-        ) from error
+    except (Forbidden, ApiStatus) as error:
+        raise refused(error, namespace) from error
+
+
+def refused(error: InroadError, namespace: str) -> InroadError:
+    """Return the error that says why no agent may go into a pod, and what to do.
+
+    RBAC names the resource that may not be patched; Pod Security and admission webhooks speak for themselves,
+    with 403 or any other status of theirs.
+    """
+    instead = f"use a namespace agent: inroad agent add -n {namespace}"
+    if "violates PodSecurity" in error.message:
+        return Forbidden(
+            f"Pod Security in namespace {namespace} admits no agent into this pod: {error.message}",
+            f"the agent keeps to `restricted`, so the pod itself does not: make it conform, or {instead}",
+        )
+    if "admission webhook" in error.message or "ValidatingAdmissionPolicy" in error.message:
+        return Forbidden(
+            f"a policy of the cluster admits no agent into this pod: {error.message}",
+            f"ask whoever keeps the policy to admit ephemeral containers of inroad's image, or {instead}",
+        )
+    if isinstance(error, Forbidden):
+        right = "ask for the right to patch pods/ephemeralcontainers"
+        return Forbidden(error.message, f"{right}, or {instead}")
+    return error
 
 
 def namespace_agent(ticket: Ticket) -> Json:
@@ -145,6 +165,16 @@ async def add_namespace_agent(api: ApiClient, namespace: str, ticket: Ticket) ->
     names = await api.list_all(path, {"fieldSelector": f"metadata.name={NAME}"}, kind=dict)
     if not names:
         await api.create(path, namespace_agent(ticket))
+
+
+async def deployment_problem(api: ApiClient, namespace: str) -> str:
+    """Return why the Deployment has no pods, as its controller says it; "" when it does not complain."""
+    path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{NAME}"
+    found = msgspec.json.decode(await api.get(path), type=Json)
+    for condition in found.get("status", {}).get("conditions", ()):
+        if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
+            return " ".join(str(condition.get("message", "")).split())
+    return ""
 
 
 async def remove_namespace_agent(api: ApiClient, namespace: str) -> None:
