@@ -4,6 +4,8 @@
 * `servers`: what is measured against: iperf3, an HTTP server, dnsmasq.
 * `paths`: the ways from a client to those servers; one class a path.
 * `agents`: ways through a sandbox, by the traffic-manager and by agents.
+* `scenes`, `lanes`: slow cables, and a link without its bulk lane.
+* `cluster`: the traffic-manager's own part, on a generated cluster.
 * `measures`: what is measured on a path; one function a tool.
 * `sessions`: what is measured of connecting and of following the cluster.
 * `report`: medians, ratios, the table and the JSON.

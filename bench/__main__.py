@@ -14,17 +14,21 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from bench import agents
+from bench import agents, cluster
 from bench.measures import MEASURES as PLAIN_MEASURES
 from bench.measures import Measure, Row
 from bench.paths import PATHS as PLAIN_PATHS
 from bench.places import BenchFailed, Slow
 from bench.report import Values, document, table
-from bench.scenes import SCENES, Scene
+from bench.scenes import ONLY_HERE, SCENES, Scene
 
 PATHS = PLAIN_PATHS | agents.PATHS
 MEASURES = (*PLAIN_MEASURES, agents.SWITCH)
 RESULTS = Path(__file__).parent / "results"
+CLUSTER = "cluster"
+"""The measure that has no paths: the traffic-manager's own part, on a generated cluster."""
+EVENTS, CHANGES = 10_000, 200
+"""Enough of them for a median and a 99th percentile; `python -m bench.cluster` alone takes more."""
 
 
 def arguments() -> argparse.Namespace:
@@ -33,7 +37,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=3, help="of each measurement")
     parser.add_argument("--paths", default=",".join(PATHS), help="some of %(default)s")
-    names = ",".join([*(measure.name for measure in MEASURES), *(scene.name for scene in SCENES)])
+    measures = (*(measure.name for measure in MEASURES), *(scene.name for scene in SCENES), CLUSTER)
+    names = ",".join(measures)
     parser.add_argument("--measures", default=names, help="some of %(default)s")
     return parser.parse_args()
 
@@ -43,7 +48,7 @@ def chosen(options: argparse.Namespace) -> tuple[list[str], list[Measure], list[
     paths, names = options.paths.split(","), options.measures.split(",")
     measures = {measure.name: measure for measure in MEASURES}
     scenes = {scene.name: scene for scene in SCENES}
-    known = measures.keys() | scenes.keys()
+    known = measures.keys() | scenes.keys() | {CLUSTER}
     unknown = [name for name in paths if name not in PATHS] + [name for name in names if name not in known]
     if unknown:
         raise BenchFailed(f"unknown: {', '.join(unknown)}")
@@ -60,6 +65,7 @@ class Run:
         self.paths, self.measures, self.scenes = chosen(options)
         self.values: Values = {}
         self.notes: dict[str, str] = {}
+        self.cluster: dict[str, float] = {}
 
     @property
     def rows(self) -> list[Row]:
@@ -71,8 +77,8 @@ class Run:
         """Open the paths and measure each in every round, beginning with another one each time."""
         with contextlib.ExitStack() as stack:
             ways = [stack.enter_context(PATHS[name](self.directory, slow)) for name in paths]
-            if slow is None:
-                self.notes = {way.name: way.note for way in ways}
+            for way in ways:
+                self.notes.setdefault(way.name, way.note)
             for number, measure in itertools.product(range(self.options.rounds), measures):
                 for offset in range(len(ways)):
                     way = ways[(offset + number) % len(ways)]
@@ -85,10 +91,14 @@ class Run:
     def all(self) -> None:
         """Measure everything."""
         if self.measures:
-            self.measure(self.paths, self.measures, None, self.options.seconds)
+            paths = [name for name in self.paths if name not in ONLY_HERE]
+            self.measure(paths, self.measures, None, self.options.seconds)
         for scene in self.scenes:
             paths = [name for name in self.paths if name in scene.paths]
             self.measure(paths, [scene.measure], scene.slow, self.options.seconds + scene.extra_seconds)
+        if CLUSTER in self.options.measures.split(","):
+            self.cluster = cluster.measured(events=EVENTS, changes=CHANGES)
+            print(f"bench: {CLUSTER}", file=sys.stderr, flush=True)
 
 
 def interrupt(number: int, frame: object) -> NoReturn:
@@ -110,10 +120,13 @@ def main() -> int:
     except BenchFailed as problem:
         print(f"bench: {problem}", file=sys.stderr)
         return 1
-    print(table(run.rows, run.paths, run.notes, run.values))
+    if run.rows:
+        print(table(run.rows, run.paths, run.notes, run.values))
+    print(cluster.text(run.cluster))
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
     told = document(run.rows, run.paths, run.notes, run.values) | {"seconds": options.seconds}
+    told |= {"cluster": {"figures": run.cluster, "limits": cluster.LIMITS}} if run.cluster else {}
     file.write_text(json.dumps(told, indent=2) + "\n")
     print(f"All numbers: {file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file}")
     return 0

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench import servers
+from bench.lanes import cut_bulk_lane, narrow_cable
 from bench.measures import Measure, Row
 from bench.paths import INROAD, OpenPath, Way
 from bench.places import BenchFailed, Place, Slow
@@ -68,9 +69,9 @@ def wait_for_origin(workstation: Place, path: str) -> None:
 
 @contextlib.contextmanager
 def through(path: str, directory: Path, slow: Slow | None = None) -> Iterator[Way]:
-    """Open a path: `sandbox` without agents, `relayed` or `direct` to an agent of the namespace."""
-    if slow:
-        raise BenchFailed("the sandbox has no slow cables")
+    """Open a path: `sandbox` or `one-lane` without agents, `relayed` or `direct` to one of the namespace."""
+    if slow and slow.round_trip_ms:
+        raise BenchFailed("the sandbox has no long cables")
     name = f"bench-{path}-{os.getpid()}"
     with contextlib.ExitStack() as stack:
         stack.callback(command, "down", "--name", name)
@@ -78,9 +79,13 @@ def through(path: str, directory: Path, slow: Slow | None = None) -> Iterator[Wa
         state = json.loads(command("up", "--name", name, "--json", *restricted))
         pod = next(where for where in sorted(state["places"]) if where.startswith("pod/shop/web"))
         workstation, server = place(name, "workstation"), place(name, pod)
+        if slow:
+            narrow_cable(workstation, place(name, "control-plane"), slow.mbit)
         workstation.run(*INROAD, "connect", "-n", "shop", "-o", "json")
         agent = None
-        if path != "sandbox":
+        if path == "one-lane":
+            cut_bulk_lane(workstation)
+        if path in ("relayed", "direct"):
             workstation.run(*INROAD, "agent", "add", "-o", "json")
             wait_for_origin(workstation, path)
             agent = place(name, f"pod/shop/{status(workstation)['origin']['pod']}")
@@ -94,6 +99,7 @@ def through(path: str, directory: Path, slow: Slow | None = None) -> Iterator[Wa
         target: str = state["places"][pod]["addresses"][0]
         who = {
             "sandbox": "the manager dials",
+            "one-lane": "the manager dials, the bulk lane is cut",
             "relayed": "an agent dials, relayed",
             "direct": "an agent dials",
         }
@@ -126,4 +132,5 @@ PATHS: dict[str, OpenPath] = {
     "sandbox": functools.partial(through, "sandbox"),
     "relayed": functools.partial(through, "relayed"),
     "agent": functools.partial(through, "direct"),
+    "one-lane": functools.partial(through, "one-lane"),
 }

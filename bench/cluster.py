@@ -298,15 +298,11 @@ def measured_plan_ms(size: int = 10_000) -> float:
     return value
 
 
-def main() -> int:
-    """Measure and print; the exit status says whether every limit was kept."""
-    parser = argparse.ArgumentParser(prog="python -m bench.cluster")
-    parser.add_argument("--nodes", type=int, default=5_000)
-    parser.add_argument("--pods", type=int, default=100_000)
-    parser.add_argument("--events", type=int, default=20_000)
-    parser.add_argument("--changes", type=int, default=1_000)
-    options = parser.parse_args()
-    bench = Bench(options.nodes, options.pods)
+def measured(
+    nodes: int = 5_000, pods: int = 100_000, events: int = 20_000, changes: int = 1_000
+) -> dict[str, float]:
+    """Measure everything once; the figures by name, `LIMITS` says how high some of them may be."""
+    bench = Bench(nodes, pods)
     at, subnets = bench.state()
     memory, cpu, _, kept = bench.size()
     figures = {
@@ -315,19 +311,37 @@ def main() -> int:
         "subnets": subnets,
         "pods": kept,
     }
-    figures["pod_event_us"] = pod_event_us(bench, "pods", options.events)
-    figures["pod_churn_event_us"] = pod_event_us(bench, "churn", options.events)
-    changes = sorted(node_changes_ms(bench, options.changes))
-    figures["node_change_p50_ms"] = statistics.median(changes)
-    figures["node_change_p99_ms"] = changes[int(len(changes) * 0.99) - 1]
+    figures["pod_event_us"] = pod_event_us(bench, "pods", events)
+    figures["pod_churn_event_us"] = pod_event_us(bench, "churn", events)
+    times = sorted(node_changes_ms(bench, changes))
+    figures["node_change_p50_ms"] = statistics.median(times)
+    figures["node_change_p99_ms"] = times[int(len(times) * 0.99) - 1]
     figures["memory_mb"] = max(memory, bench.size()[0])
     if os.geteuid() == 0:
         figures["plan_and_diff_10k_ms"] = measured_plan_ms()
-    for name, value in figures.items():
-        limit = LIMITS.get(name)
-        print(f"{name:26} {value:12.1f}" + (f"   limit {limit:g}" if limit else ""))
     bench.manager.send("stop")
     bench.api.send(("stop", 0, 0))
+    return figures
+
+
+def text(figures: dict[str, float]) -> str:
+    """Return the figures as lines, each with its limit."""
+    if not figures:
+        return ""
+    limits = {name: f"   limit {LIMITS[name]:g}" if name in LIMITS else "" for name in figures}
+    lines = (f"{name:26} {value:12.1f}{limits[name]}" for name, value in figures.items())
+    return "\n".join(["The traffic-manager on a generated cluster:", *lines])
+
+
+def main() -> int:
+    """Measure and print; the exit status says whether every limit was kept."""
+    parser = argparse.ArgumentParser(prog="python -m bench.cluster")
+    parser.add_argument("--nodes", type=int, default=5_000)
+    parser.add_argument("--pods", type=int, default=100_000)
+    parser.add_argument("--events", type=int, default=20_000)
+    parser.add_argument("--changes", type=int, default=1_000)
+    figures = measured(**vars(parser.parse_args()))
+    print(text(figures))
     return int(any(figures.get(name, 0.0) > limit for name, limit in LIMITS.items()))
 
 

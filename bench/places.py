@@ -145,22 +145,26 @@ def chain(names: Sequence[str], slow: Slow | None = None, slow_cable: int = 0) -
             stack.callback(subprocess.run, ["ip", "netns", "del", name], check=False)
             ip("-n", name, "link", "set", "lo", "up")
         for number, (left, right) in enumerate(itertools.pairwise(full)):
-            trouble = slow if slow and number == slow_cable else Slow()
-            if trouble.round_trip_ms:
-                stack.enter_context(delayed(places[number], right, trouble.round_trip_ms / 2))
+            if slow and slow.round_trip_ms and number == slow_cable:
+                stack.enter_context(delayed(places[number], right, slow.round_trip_ms / 2))
             else:
                 pair = ["type", "veth", "peer", "name", "left0", "netns", right]
                 ip("link", "add", "right0", "netns", left, *pair)
             for place, interface, host in ((left, "right0", 1), (right, "left0", 2)):
                 ip("-n", place, "address", "add", f"198.18.{number}.{host}/24", "dev", interface)
                 ip("-n", place, "link", "set", interface, "up")
-                if trouble.mbit:
-                    queue = f"rate {trouble.mbit}mbit burst 16kb latency {QUEUE_MS}ms".split()
-                    tc = ["tc", "-n", place, "qdisc", "add", "dev", interface, "root", "tbf", *queue]
-                    subprocess.run(tc, check=True)
+        if slow and slow.mbit:
+            narrow(places[slow_cable], "right0", slow.mbit)
+            narrow(places[slow_cable + 1], "left0", slow.mbit)
         for place in places:
             place.tune()
         yield places
+
+
+def narrow(place: Place, interface: str, mbit: int) -> None:
+    """Shape what leaves a place by an interface."""
+    queue = f"rate {mbit}mbit burst 16kb latency {QUEUE_MS}ms".split()
+    place.run("tc", "qdisc", "replace", "dev", interface, "root", "tbf", *queue)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ from bench.measures import Measure, Row, beside_bulk, iperf
 from bench.paths import Way
 from bench.places import Slow
 
+ONLY_HERE = ("one-lane",)
+"""Paths that are measured over slow cables alone: elsewhere they are as another one."""
 LONGER = 3
 """Seconds more than elsewhere, and as many of warming up: TCP needs round trips to grow."""
 
@@ -46,7 +48,8 @@ def narrow(mbit: int) -> Scene:
         found = beside_bulk(way, seconds, directory)
         return {alone: found["alone"], beside: found["beside"]}
 
-    return Scene(name, Slow(name, mbit=mbit), Measure(name, rows, run), extra_seconds=2)
+    paths = ("direct", "haproxy", "inroad", "sandbox", "one-lane")
+    return Scene(name, Slow(name, mbit=mbit), Measure(name, rows, run), paths, extra_seconds=2)
 
 
 SCENES = (far(20), far(80), narrow(20), narrow(50))
