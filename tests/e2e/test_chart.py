@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +283,40 @@ def test_inroad_drives_helm(clean_host: Stage, namespace: str) -> None:
 
 
 COVER, NODE, CIDR, ANSWER = "cover of pod IPs", "node podCIDR", "ServiceCIDR", "API server's answer"
+SERVICES = "cover of ClusterIPs"
+
+
+ONLY_SHOP = {"matchLabels": {"kubernetes.io/metadata.name": "shop"}}
+
+
+@pytest.mark.parametrize(
+    ("values", "sources"),
+    [
+        ({"namespaces": ["shop"]}, {NODE, CIDR}),
+        ({"namespaceSelector": ONLY_SHOP}, {NODE, CIDR}),
+        ({"namespaces": ["shop"], "managerRbac": {"namespaced": True}}, {COVER, ANSWER}),
+    ],
+    ids=["a list", "a selector", "rights there only"],
+)
+def test_a_manager_for_some_namespaces(
+    clean_host: Stage, namespace: str, tmp_path: Path, values: dict[str, Any], sources: set[str]
+) -> None:
+    """Names of the others do not resolve; a manager with rights in one namespace finds the subnets too."""
+    stage = clean_host
+    (tmp_path / "values.yaml").write_text(json.dumps(values))
+    where = ("second", "charts/inroad", "-n", namespace, "--create-namespace", "--wait", "--timeout", "90s")
+    stage.helm("install", *where, "-f", str(tmp_path / "values.yaml"))
+    stage.ask("connect", "--manager-namespace", namespace, "-n", "shop")
+    try:
+        assert {subnet["source"] for subnet in stage.ask("status")["subnets"]} == sources
+        for pod in stage.objects("pods", "-n", "shop", "-l", "app=web"):
+            assert stage.curl(f"http://{pod['status']['podIP']}:8080/")["pod"] == pod["metadata"]["name"]
+        for url in ("http://web/", "http://web.shop/"):
+            assert stage.curl(url)["namespace"] == "shop"
+        stage.run("curl", "-sS", "-m", "5", "http://web.default/", status=6)
+    finally:
+        stage.inroad("quit")
+        stage.helm("uninstall", "second", "-n", namespace, "--wait")
 
 
 @pytest.mark.parametrize(
@@ -298,25 +333,74 @@ COVER, NODE, CIDR, ANSWER = "cover of pod IPs", "node podCIDR", "ServiceCIDR", "
 )
 def test_a_right_is_taken_away(clean_host: Stage, resource: str, sources: set[str]) -> None:
     stage = clean_host
-    before = json.loads(stage.kubectl("get", "clusterrole", CLUSTER_ROLE, "-o", "json"))["rules"]
-    kept = [rule | {"resources": [r for r in rule["resources"] if r != resource]} for rule in before]
-    try:
-        patch_rules(stage, [rule for rule in kept if rule["resources"]])
-        restarted(stage)
+    with without(stage, "clusterrole", CLUSTER_ROLE, resource):
         stage.ask("connect", "-n", "shop")
         assert {subnet["source"] for subnet in stage.ask("status")["subnets"]} == sources
         assert stage.curl("http://web/")["namespace"] == "shop"
         told = [line for line in stage.manager_log().splitlines() if f"list {resource}" in line]
         assert len(told) == (0 if resource == "tokenreviews" else 1), told
         stage.inroad("quit")
-    finally:
-        patch_rules(stage, before)
+
+
+@contextmanager
+def without(stage: Stage, kind: str, name: str, resource: str) -> Iterator[None]:
+    """Take the rights on a resource out of a role of the manager's, restart it, and give them back."""
+    where = (kind, name, "-n", NAMESPACE)
+    before = json.loads(stage.kubectl("get", *where, "-o", "json"))["rules"]
+    kept = [rule | {"resources": [r for r in rule["resources"] if r != resource]} for rule in before]
+
+    def patch(rules: list[dict[str, Any]]) -> None:
+        stage.kubectl("patch", *where, "--type=merge", "-p", json.dumps({"rules": rules}))
         restarted(stage)
 
+    try:
+        patch([rule for rule in kept if rule["resources"]])
+        yield
+    finally:
+        patch(before)
 
-def patch_rules(stage: Stage, rules: list[dict[str, Any]]) -> None:
-    """Give the manager's ClusterRole these rules."""
-    stage.kubectl("patch", "clusterrole", CLUSTER_ROLE, "--type=merge", "-p", json.dumps({"rules": rules}))
+
+def test_without_servicecidrs_and_dry_runs_services_are_covered(clean_host: Stage) -> None:
+    stage = clean_host
+    with (
+        without(stage, "clusterrole", CLUSTER_ROLE, "servicecidrs"),
+        without(stage, "role", "traffic-manager", "services"),
+    ):
+        stage.ask("connect", "-n", "shop")
+        assert {subnet["source"] for subnet in stage.ask("status")["subnets"]} == {NODE, SERVICES}
+        assert stage.curl("http://web/")["namespace"] == "shop"
+        stage.inroad("quit")
+
+
+def test_without_its_certificates_no_agents_are_admitted(clean_host: Stage) -> None:
+    stage = clean_host
+    with without(stage, "role", "traffic-manager", "secrets"):
+        stage.ask("connect", "-n", "shop")
+        assert stage.curl("http://web/")["namespace"] == "shop"
+        done = stage.inroad("agent", "add", "-n", "shop", status=25)
+        assert "has no certificates and takes no agents" in done.stderr
+        assert "the certificates can't be kept, so no agents are taken" in stage.manager_log()
+        stage.inroad("quit")
+
+
+def test_without_the_right_to_patch_its_webhook_no_pod_gets_a_sidecar(clean_host: Stage) -> None:
+    """The CA that an earlier manager wrote is taken out, as if this one were the first."""
+    stage = clean_host
+    webhook = ("mutatingwebhookconfigurations", f"traffic-manager-{NAMESPACE}")
+    path = "/webhooks/0/clientConfig/caBundle"
+    with without(stage, "clusterrole", CLUSTER_ROLE, webhook[0]):
+        stage.kubectl(
+            "patch", *webhook, "--type=json", "-p", json.dumps([{"op": "replace", "path": path, "value": ""}])
+        )
+        annotations = "--annotations=inroad.dev/inject-traffic-agent=enabled"
+        made = ("run", "probe", "-n", "shop", "--image=x", annotations, "--dry-run=server", "-o", "json")
+        assert [one["name"] for one in json.loads(stage.kubectl(*made))["spec"]["containers"]] == ["probe"]
+        assert webhook[0] in stage.manager_log()
+    wait_for(
+        "the manager's CA in its webhook",
+        lambda: stage.cluster.get(*webhook)["webhooks"][0]["clientConfig"].get("caBundle"),
+        30,
+    )
 
 
 def test_an_installation_that_never_gets_ready_says_so(stage: Stage, namespace: str) -> None:
