@@ -145,3 +145,41 @@ def test_a_rolling_restart_under_load_loses_no_new_connection(stage: Stage) -> N
     assert report["failed"] == {}
     assert report["succeeded"] > 200
     assert set(report["pods"]) == before | set(pods(stage, "steady", "web"))
+
+
+def local_mesh(stage: Stage) -> dict[str, object]:
+    """Return a workload whose pod resolves `cart` to a loopback address, where a proxy listens."""
+    words = "cart.shop.svc.cluster.local=127.8.0.1:80=web.default.svc.cluster.local:80"
+    container = {
+        "name": "mesh",
+        "command": [*manifests.PYTHON, "inroad.sandbox.workloads.local_mesh"],
+        "args": [stage.state["cluster_dns"][0], words],
+    }
+    searches = ["shop.svc.cluster.local", "svc.cluster.local", "cluster.local"]
+    names = {"nameservers": ["127.0.0.1"], "searches": searches, "options": [{"name": "ndots", "value": "5"}]}
+    pod = {"containers": [container], "dnsPolicy": "None", "dnsConfig": names}
+    made = manifests.deployment("mesh", 1, {"app": "mesh"}, pod | {"terminationGracePeriodSeconds": 1})
+    return {**made, "metadata": {**made["metadata"], "namespace": "shop"}}
+
+
+def test_names_with_loopback_addresses_are_dialled_in_the_pod_that_has_the_mesh(stage: Stage) -> None:
+    apply(stage, local_mesh(stage))
+    kubectl(stage, "set", "env", "-n", "inroad", "deploy/traffic-manager", "DIAL_ALLOW=127.0.0.0/8")
+    kubectl(stage, "rollout", "status", "-n", "inroad", "deploy/traffic-manager", "--timeout=60s")
+    kubectl(stage, "rollout", "status", "-n", "shop", "deploy/mesh", "--timeout=60s")
+    stage.inroad("quit")
+    stage.ask("connect", "-n", "shop", "--proxy-via", "127.0.0.0/8=deploy/mesh")
+    assert stage.run("getent", "hosts", "cart", status=None).returncode, "the cluster knows no such name"
+    stage.inroad("attach", "deploy/mesh")
+    ((_, addresses),) = pods(stage, "shop", "mesh").items()
+    (found,) = resolve(stage, "cart")
+    assert not ip_address(found).is_loopback, "this workstation's own loopback is not meant"
+    page = stage.curl("http://cart/")
+    assert (page["namespace"], page["client_ip"] in addresses) == ("default", True)
+    explained = stage.ask("explain", "cart")["paths"][0]
+    assert (explained["way"], explained["stands_for"]) == ("virtual", "127.8.0.1")
+    assert explained["origin"]["reason"] == "proxied via deploy/mesh in shop"
+    stage.inroad("detach", "deploy/mesh")
+    eventually(lambda: not stage.ask("status")["agents"])
+    refused = stage.run("curl", "-sS", "-m", "10", f"http://{found}/", status=None)
+    assert refused.returncode == 7, "without the workload's agent there is nobody who could"
