@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
@@ -84,17 +85,56 @@ def test_a_refused_conflict_names_both_routes_and_changes_nothing(stage: Stage) 
     assert stage.dump() == before
 
 
-def test_a_vpn_that_comes_up_while_connected_is_made_way_for(stage: Stage) -> None:
-    stage.run("ip", "route", "del", "10.96.0.0/12", user="root")
-    try:
-        assert stage.ask("connect", "-n", "shop")["moved"] == []
-    finally:
-        stage.run("ip", "route", "add", "10.96.0.0/12", "via", "172.31.0.2", user="root")
-    for _ in range(100):
-        if stage.ask("status")["moved"]:
-            break
-    assert stage.ask("status")["moved"][0]["cidr"] == "10.96.0.0/16"
+def told(stage: Stage, key: str, *, there: bool) -> list[dict[str, str]]:
+    """Wait until status has something to say about `key`, or nothing any more; return what it says."""
+    deadline = time.monotonic() + 20
+    while bool(found := stage.ask("status")[key]) != there:
+        assert time.monotonic() < deadline, stage.ask("status")
+    return list(found)
+
+
+VPN = ("10.96.0.0/12", "via", "172.31.0.2")
+
+
+@pytest.fixture
+def no_vpn(stage: Stage) -> Iterator[None]:
+    """Take the VPN's route away while the test lasts."""
+    stage.run("ip", "route", "del", *VPN, user="root")
+    yield
+    stage.run("ip", "route", "replace", *VPN, user="root")
+
+
+@pytest.mark.usefixtures("no_vpn")
+def test_a_vpn_that_comes_and_goes_while_connected_is_made_way_for(stage: Stage) -> None:
+    assert stage.ask("connect", "-n", "shop")["moved"] == []
+    before = address_of(stage, "web")
+    stage.run("ip", "route", "add", *VPN, user="root")
+    assert told(stage, "moved", there=True)[0]["cidr"] == "10.96.0.0/16"
+    virtual = address_of(stage, "web")
+    assert ip_address(virtual) in ip_network("246.246.0.0/16")
     assert stage.curl("http://web/")["namespace"] == "shop"
+    (path,) = stage.ask("explain", virtual)["paths"]
+    assert (path["way"], path["stands_for"]) == ("virtual", before)
+    stage.run("ip", "route", "del", *VPN, user="root")
+    told(stage, "moved", there=False)
+    assert address_of(stage, "web") == before
+    assert stage.curl("http://web/")["namespace"] == "shop"
+    assert stage.curl(f"http://{virtual}/", "-H", "Host: web")["namespace"] == "shop", "who has it keeps it"
+
+
+@pytest.mark.usefixtures("no_vpn")
+def test_a_conflict_that_may_not_be_resolved_is_reported_while_it_lasts(stage: Stage) -> None:
+    stage.run("sh", "-c", 'mkdir -p "$HOME/.config/inroad"')
+    path = stage.write("$HOME/.config/inroad/config.yml", "routing: {autoResolveConflicts: false}\n")
+    try:
+        stage.ask("connect", "-n", "shop")
+        stage.run("ip", "route", "add", *VPN, user="root")
+        (warning,) = told(stage, "warnings", there=True)
+        assert "10.96.0.0/16" in warning and "10.96.0.0/12 via 172.31.0.2 dev vpn0" in warning
+        stage.run("ip", "route", "del", *VPN, user="root")
+        told(stage, "warnings", there=False)
+    finally:
+        stage.run("sh", "-c", f'rm "{path}"')
 
 
 def test_everything_can_be_moved_on_request(stage: Stage) -> None:
