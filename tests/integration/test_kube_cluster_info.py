@@ -120,6 +120,11 @@ async def test_nodes_namespaces_and_service_ranges_are_followed(stage: Stage, te
     await until(lambda: "10.244.2.0/24" not in told.subnets)
     stage.store.create("servicecidrs", {"metadata": {"name": "more"}, "spec": {"cidrs": ["10.97.0.0/24"]}})
     await until(lambda: told.subnets.get("10.97.0.0/24") == "ServiceCIDR")
+    cidrs = {"cidrs": ["10.98.0.0/24", "fd00:10:98::/112"]}
+    stage.store.create("servicecidrs", {"metadata": {"name": "dual"}, "spec": cidrs})
+    await until(lambda: "fd00:10:98::/112" in told.subnets and "10.98.0.0/24" in told.subnets)
+    stage.store.delete("servicecidrs", "more")
+    await until(lambda: "10.97.0.0/24" not in told.subnets)
     stage.store.create("namespaces", {"metadata": {"name": "shop"}})
     await until(lambda: "shop" in told.states[-1].namespaces)
     generations = [state.generation for state in told.states]
