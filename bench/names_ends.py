@@ -2,8 +2,8 @@
 
 `far PORT CONF` answers lookups as the traffic-manager does, with the name servers of `CONF`. `near ADDRESS
 PORT OWN FALLBACK` is the workstation's DNS server on OWN, linked to it; SIGUSR1 makes it print the tunnel's
-round trip in ms. `ask SERVER COUNT NAME` asks one query after the other, `{n}` in the name being a number,
-and prints the median time in microseconds. `memory COUNT` prints the MB that as many cached answers take.
+round trip in microseconds. `ask SERVER COUNT NAME` asks one query after the other, `{n}` in the name being a
+number, and prints the median time in microseconds. `memory COUNT` prints the MB of as many cached answers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import uvloop
 
 from bench.link_ends import until_told
 from inroad import __version__
-from inroad.core import dns_answer, dns_wire
+from inroad.core import dns_answer, dns_wire, messages
 from inroad.core.dns_cache import DnsCache
 from inroad.core.dns_policy import DnsPolicy, decide
 from inroad.core.errors import TunnelFailed
@@ -38,6 +38,7 @@ from inroad.tunnel.api import Link
 from inroad.tunnel.stream import connect_stream, serve_stream
 
 WARM_UP = 50
+ROUND_TRIPS = 550
 
 
 async def far(port: int, conf: str) -> None:
@@ -77,9 +78,30 @@ async def near(address: str, port: int, own: str, fallback: str) -> None:
     policy = DnsPolicy("bench", mapped_namespaces=("bench",))
     server = DnsServer(lookup=lookup, fallback=((fallback, 53),), policy=policy)
     await server.start([(own, 53)])
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGUSR1, lambda: print(link.stats()["rtt_ms"], flush=True))
+    asked = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, asked.set)
+    telling = asyncio.create_task(tell_round_trip(link, asked))
     await until_told()
+    telling.cancel()
+
+
+async def tell_round_trip(link: Link, asked: asyncio.Event) -> None:
+    """Print the median round trip of a control message, in microseconds, each time somebody asks."""
+    probe = messages.encode(LookupReply(0))  # no client says that: it is answered with an objection
+    answered = asyncio.Event()
+    while True:
+        await asked.wait()
+        asked.clear()
+        times, listening = [], link.on_control
+        link.on_control = lambda payload: answered.set()
+        for _ in range(ROUND_TRIPS):
+            begun = time.perf_counter()
+            link.send_control(probe)
+            await answered.wait()
+            answered.clear()
+            times.append(time.perf_counter() - begun)
+        link.on_control = listening
+        print(statistics.median(times[WARM_UP:]) * 1e6, flush=True)
 
 
 def ask(server: str, count: int, name: str) -> float:

@@ -134,7 +134,7 @@ def names(directory: Path, slow: Slow | None = None) -> Iterator[Way]:
 
         def round_trip() -> float:
             near.send_signal(signal.SIGUSR1)
-            return float(near.stdout.readline() if near.stdout else 0) * 1000
+            return float(near.stdout.readline() if near.stdout else 0)
 
         known = tuple(f"name{n}.bench.svc.cluster.local" for n in range(servers.NAMES))
         lookups = Lookups("x{n}.bench.svc.cluster.local", "x{n}.wild.test", cluster, "127.0.0.1", round_trip)
