@@ -15,7 +15,7 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import dns.asyncquery
@@ -208,6 +208,18 @@ async def test_turned_off(tmp_path):
         assert not await server.check_recursion()
         assert server.recursion.text == "not checked"
         await server.close()
+
+
+async def test_turned_on_and_off_while_connected(tmp_path):
+    async with stage(tmp_path) as s:
+        s.server.configure(replace(POLICY, recursion_check=False))
+        assert s.server.recursion.text == "not checked"
+        s.server.configure(POLICY)
+        async with asyncio.timeout(5):
+            while not s.server.recursion.found:
+                await asyncio.sleep(0.01)
+        s.server.configure(replace(POLICY, recursion_check=False))
+        assert s.server.recursion.text == "not checked"
 
 
 # ---- the host's own resolver in between ----

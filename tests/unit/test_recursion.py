@@ -122,6 +122,15 @@ def test_once_seen_with_its_case_the_way_back_keeps_it():
     assert not recursion.folded
 
 
+def test_turned_off_while_connected():
+    recursion = Recursion()
+    recursion.found = True
+    recursion.enable(False)
+    assert recursion.text == "not checked"
+    recursion.enable(True)
+    assert recursion.text == "none found"
+
+
 def test_turned_off():
     recursion = Recursion(enabled=False)
     assert recursion.judge(query(wire_of(PROBE)), FORWARDER) is Verdict.ORDINARY

@@ -56,7 +56,7 @@ class Config:
     manager_namespace: str = "inroad"
     mapped_namespaces: tuple[str, ...] = ()
     agent_port_forward: bool = True
-    cluster_connect: float = 20.0
+    cluster_connect: float = 5.0
     endpoint_dial: float = 3.0
     roundtrip_latency: float = 2.0
     manager_api: float = 15.0

@@ -87,6 +87,12 @@ class Recursion:
         self._probes: set[bytes] = set()
         self._sent: dict[tuple[bytes, int], Sent] = {}
 
+    def enable(self, enabled: bool) -> None:
+        """Turn detection on or off; once off, what was found is forgotten."""
+        self.enabled = enabled
+        if not enabled:
+            self.found = self.folded = False
+
     @property
     def text(self) -> str:
         """The state for people."""

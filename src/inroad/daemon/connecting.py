@@ -42,9 +42,6 @@ from inroad.kube.portforward import port_forward
 from inroad.tunnel.api import Link
 from inroad.tunnel.websocket import attach_port_forward
 
-CLUSTER_INFO_TIMEOUT = 10.0
-"""Seconds that a manager may take to say what its cluster looks like."""
-
 Say = Callable[[str, str], None]
 """Reports progress: (step for programs, text for people)."""
 
@@ -65,7 +62,8 @@ async def open_session(request: ConnectRequest, peer: Peer, journal: Journal, sa
         relay = Relay()
         vif = asyncio.create_task(open_session_vif(relay, settings, journal))
         undo.push_async_callback(_discard, vif, relay)
-        client = ApiClient(credentials, mark=OWN_MARK, refresh=renew)
+        patience = settings.config.cluster_connect
+        client = ApiClient(credentials, mark=OWN_MARK, refresh=renew, patience=patience)
         undo.push_async_callback(client.close)
 
         say("manager", f"finding the traffic-manager of {credentials.context}")
@@ -206,11 +204,12 @@ def _manager_link(client: ApiClient, namespace: str, cluster: ClusterView, relay
 
 
 async def _cluster_info(cluster: ClusterView, manager_namespace: str) -> None:
+    patience = cluster.settings.config.manager_api
     try:
-        await asyncio.wait_for(cluster.known.wait(), CLUSTER_INFO_TIMEOUT)
+        await asyncio.wait_for(cluster.known.wait(), patience)
     except TimeoutError:
         raise TunnelFailed(
-            f"the traffic-manager has not read its cluster within {CLUSTER_INFO_TIMEOUT:.0f} s",
+            f"the traffic-manager has not read its cluster within {patience:g} s",
             f"kubectl logs -n {manager_namespace} deploy/traffic-manager",
         ) from None
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import structlog
 
@@ -94,6 +96,9 @@ class Answering:
             return
         self.policy = self.lookups.policy = policy
         self.lookups.recursion.domain = policy.domain
+        if policy.recursion_check != self.lookups.recursion.enabled:
+            self.lookups.recursion.enable(policy.recursion_check)
+            self._start(self._check_recursion())
         self._flights = {}
         self.cache.policy_changed()
 
@@ -264,10 +269,17 @@ class Answering:
         flight = Flight(query, decision, self.cache.generation, now, source)
         self._flights[query.key] = flight
         self._counts["lookups"] += 1
-        flight.task = self._loop.create_task(self._fly(flight))
-        self._tasks.add(flight.task)
-        flight.task.add_done_callback(self._tasks.discard)
+        flight.task = self._start(self._fly(flight))
         return flight
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _check_recursion(self) -> None:
+        await self.lookups.check_recursion(0)  # nobody waits for the probe, it may come back at any time
 
     async def _fly(self, flight: Flight) -> None:
         question = flight.query.question

@@ -17,8 +17,6 @@ from inroad.host.routes.api import HostRoute
 from inroad.host.routes.reach import answers
 
 HEALTH_PORT = 15702
-PATIENCE = 0.5
-"""Seconds; who is inside is a fraction of a millisecond away."""
 
 
 async def find(
@@ -34,7 +32,8 @@ async def find(
     candidates = inside_candidates(cluster.plan(), routes, (), own) | set(cluster.inside)
     if not candidates or not cluster.info.pod_ips:
         return frozenset()
+    patience = cluster.settings.config.connectivity_check
     asked = (
-        answers(address, HEALTH_PORT, mark=OWN_MARK, timeout=PATIENCE) for address in cluster.info.pod_ips
+        answers(address, HEALTH_PORT, mark=OWN_MARK, timeout=patience) for address in cluster.info.pod_ips
     )
     return frozenset(candidates) if any(await asyncio.gather(*asked)) else frozenset()

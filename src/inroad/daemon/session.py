@@ -12,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from inroad import logs
 from inroad.core import loops
 from inroad.core.config import Config
 from inroad.core.errors import InroadError
@@ -134,6 +135,7 @@ class Session:
     async def update_host(self) -> None:
         """Make DNS server, resolver and routes be what the newest state of cluster and host asks for."""
         config = self.cluster.settings.config
+        logs.set_level(config.log_level)
         self.relay.deadline = config.endpoint_dial + config.roundtrip_latency
         await self.host.look(self.cluster.settings.name_servers())
         self.cluster.name_servers = tuple(host for host, _ in self.host.fallback)

@@ -30,6 +30,7 @@ from inroad.kube.upgrade import Handshake, Upgraded
 EXPIRY_SKEW = 30
 """Seconds before their expiry at which credentials are no longer used."""
 CONNECT_TIMEOUT = 5.0
+"""Seconds until an API server that does not answer is given up, if nobody says otherwise."""
 REQUEST_TIMEOUT = 30.0
 MAX_ATTEMPTS = 3
 MAX_RETRY_AFTER = 5.0
@@ -59,8 +60,16 @@ class ApiClient:
     `ApiCertificate`, `CredentialsRejected`, `Forbidden`, or `ApiStatus` with the HTTP status.
     """
 
-    def __init__(self, credentials: Credentials, *, mark: int = 0, refresh: Refresh | None = None) -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        *,
+        mark: int = 0,
+        refresh: Refresh | None = None,
+        patience: float = CONNECT_TIMEOUT,
+    ) -> None:
         self._credentials = credentials
+        self._patience = patience
         self._mark = mark
         self._refresh = refresh
         self._renewing = asyncio.Lock()
@@ -268,7 +277,7 @@ class ApiClient:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, socket_factory=self._socket),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._patience),
                 headers={"User-Agent": f"inroad/{__version__}", "Accept": JSON},
                 cookie_jar=aiohttp.DummyCookieJar(),
                 middlewares=(self._refuse_errors,),
