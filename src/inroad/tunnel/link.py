@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import weakref
 from collections.abc import Callable
 from functools import partial
 
@@ -30,7 +31,24 @@ SILENCE = 20.0
 DRAIN = 5.0
 """Seconds that accepted bytes and the peer's goodbye may take when a link is closed orderly."""
 
+READ_SIZE = 256 * 1024
+
 OPEN, DRAINING, SAID_GOODBYE, CLOSED = range(4)
+
+
+_buffers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = weakref.WeakKeyDictionary()
+
+
+def shared_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
+    """The one buffer into which all links of a loop may read, as long as they read and handle in one call.
+
+    Five hundred agents' links with one each would take 125 MB. It is not that of the pumps: while a link
+    handles what came, a pump may read.
+    """
+    buffer = _buffers.get(loop)
+    if buffer is None:
+        buffer = _buffers[loop] = memoryview(bytearray(READ_SIZE))
+    return buffer
 
 
 def _ignore_control(payload: bytes) -> None:

@@ -17,11 +17,10 @@ import structlog
 from inroad.core.mux_flow import Buffer
 from inroad.polling import errors
 from inroad.tunnel.api import Link
-from inroad.tunnel.link import MuxLink
+from inroad.tunnel.link import MuxLink, shared_buffer
 
 log = structlog.get_logger(__name__)
 
-READ_SIZE = 256 * 1024
 NOT_SENT_LOWAT = 128 * 1024
 """Unsent bytes that the kernel may hold: beyond them nothing can be overtaken any more."""
 TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 0)
@@ -37,7 +36,7 @@ class SocketLink(MuxLink):
         self._sock = sock
         self._blocked = False
         super().__init__(loop, client=client)
-        self._buffer = memoryview(bytearray(READ_SIZE))
+        self._buffer = shared_buffer(loop)
         # In the next turn of the loop, so that the owner can set its callbacks first.
         loop.call_soon(self._start)
 

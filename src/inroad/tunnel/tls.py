@@ -21,7 +21,7 @@ class TlsLink(TransportLink):
         self, loop: asyncio.AbstractEventLoop, *, client: bool, on_ready: Callable[[TlsLink], None]
     ) -> None:
         self._on_ready = on_ready
-        super().__init__(loop, client=client)
+        super().__init__(loop, client=client, shared=not client)
 
     @property
     def peer(self) -> str:

@@ -1,6 +1,6 @@
 """What links over asyncio transports share: TLS with agents, and the API server's port-forward.
 
-Bytes are read into one buffer of the link, which nothing keeps. The transport's own write buffer is kept
+Bytes are read into a buffer which nothing keeps. The transport's own write buffer is kept
 small, so that what can still be overtaken waits in the mux.
 """
 
@@ -9,19 +9,22 @@ from __future__ import annotations
 import asyncio
 
 from inroad.core.mux_flow import Buffer
-from inroad.tunnel.link import MuxLink
+from inroad.tunnel.link import READ_SIZE, MuxLink, shared_buffer
 
-READ_SIZE = 256 * 1024
 UNSENT = 128 * 1024
 """Bytes that may wait in the transport, encrypted if it does so, for the kernel to take them."""
 
 
 class TransportLink(MuxLink, asyncio.BufferedProtocol):
-    """A link that is the protocol of an asyncio transport."""
+    """A link that is the protocol of an asyncio transport.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, client: bool) -> None:
+    `shared`: read into the buffer of all links; not where the transport holds on to a buffer while it waits
+    for bytes, as libuv does on Windows.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, client: bool, shared: bool = False) -> None:
         self._transport: asyncio.Transport | None = None
-        self._buffer = memoryview(bytearray(READ_SIZE))
+        self._buffer = shared_buffer(loop) if shared else memoryview(bytearray(READ_SIZE))
         self._paused = False
         super().__init__(loop, client=client)
 
