@@ -26,6 +26,7 @@ REVIEWS = "create:tokenreviews.*@system:serviceaccount:inroad:traffic-manager"
 DEFAULT = "get,create:pods/portforward:default"
 """Nobody gets to the agents of namespace `default`."""
 SERVER = "https://kubernetes.default.svc.cluster.local"
+CONFIG = "/run/home/dev/.config/inroad/config.yml"
 MANAGER, DIRECT = 15701, 15703
 
 
@@ -254,12 +255,16 @@ def manager_pods(stage: Stage) -> list[dict[str, Any]]:
 
 
 def test_who_may_not_reach_the_agents_own_pod_may_not_use_it(stage: Stage) -> None:
+    stage.run("mkdir", "-p", str(Path(CONFIG).parent))
+    stage.write(CONFIG, "cluster: {agentPortForward: false}\n")
     configure(stage, DIAL_ALLOW="", AGENT_ACCESS="namespace")
     eventually(lambda: stage.ask("status")["origin"]["kind"] == "sidecar")
     agent = stage.ask("status")["origin"]["pod"]
     (pod,) = (one for one in pods(stage, "app=web") if one["metadata"]["name"] == agent)
     page = stage.curl("http://web.default/")
     assert page["client_ip"] in [ip["ip"] for ip in pod["status"]["podIPs"]]
+    assert stage.ask("status")["origin"]["path"]["kind"] == "relayed"
+    stage.run("rm", CONFIG)
     place = f"pod/inroad/{manager_pod(stage)}"
     (verdict,) = raw(stage, place, MANAGER, agent, "10.96.0.10:53").values()
     assert verdict.startswith("NOT_ALLOWED: agentAccess is namespace")
