@@ -13,7 +13,7 @@ from inroad.core.loops import HOP_LIMIT, MOST_HOPS, Loops, Rules, Sign, is_marke
 STALE = ("10.96.7.7", 80)
 STALE6 = ("fd00:10:96::77", 80)
 VIF = "246.246.0.1"
-PODS = (ip_network("10.244.1.0/24"), ip_network("fd00:10:244:1::/64"))
+PODS = (ip_network("10.244.1.0/24"), ip_network("10.9.0.0/18"), ip_network("fd00:10:244:1::/64"))
 RULES = Rules(pods=PODS)
 
 
@@ -37,6 +37,8 @@ def dialling(*targets: tuple[str, int], rules: Rules = RULES) -> Loops:
         ("ours, many hops away", (VIF, 40001), STALE, 97, Sign.MARKED),
         ("ours, to what is not being dialled any more", (VIF, 40001), ("10.96.7.8", 80), 110, Sign.MARKED),
         ("from a pod, its hop limit put up again", ("10.244.1.9", 40001), STALE, 64, Sign.FROM_POD),
+        ("from a pod of a wider subnet", ("10.9.63.255", 40001), STALE, 64, Sign.FROM_POD),
+        ("from beside it", ("10.9.64.0", 40001), STALE, 64, None),
         ("from a pod of a subnet that is not routed", ("10.244.9.9", 40001), STALE, 64, None),
         ("from a pod to another address", ("10.244.1.9", 45123), ("10.96.7.8", 80), 60, None),
         ("from a pod to another port", ("10.244.1.9", 45123), ("10.96.7.7", 81), 60, None),

@@ -23,7 +23,7 @@ from enum import Enum
 from functools import lru_cache
 from ipaddress import ip_address
 
-from inroad.core.host_config import Network
+from inroad.core.host_config import Address, Network
 
 Endpoint = tuple[str, int]
 """(address as text, port); port 0 for pings."""
@@ -69,10 +69,26 @@ class Loops:
     """The dials in flight and the blocked destinations of one session. `rules` may be replaced."""
 
     def __init__(self, rules: Rules | None = None) -> None:
+        self._pods: set[tuple[int, int, int]] = set()
+        self._lengths: dict[int, set[int]] = {4: set(), 6: set()}
         self.rules = rules or Rules()
         self._dials: dict[int, Endpoint] = {}
         self._targets: Counter[Endpoint] = Counter()
         self._blocked: dict[Endpoint, float] = {}
+
+    @property
+    def rules(self) -> Rules:
+        """What the signs are compared with."""
+        return self._rules
+
+    @rules.setter
+    def rules(self, rules: Rules) -> None:
+        """Keep the pod subnets by prefix: there may be thousands, and every SYN of a burst is judged."""
+        self._rules = rules
+        self._pods = {_prefix(pods.network_address, pods.prefixlen) for pods in rules.pods}
+        for version, lengths in self._lengths.items():
+            lengths.clear()
+            lengths.update(pods.prefixlen for pods in rules.pods if pods.version == version)
 
     def dialled(self, flow: int, target: Endpoint) -> None:
         """The cluster side is about to connect to `target`; a flow that is dialled again starts anew."""
@@ -110,7 +126,7 @@ class Loops:
 
     def _from_pod(self, source: Endpoint) -> bool:
         address = _parsed(source[0])
-        return any(address.version == pods.version and address in pods for pods in self.rules.pods)
+        return any(_prefix(address, length) in self._pods for length in self._lengths[address.version])
 
     def _is_blocked(self, target: Endpoint, now: float) -> bool:
         for expired in [one for one, until in self._blocked.items() if until <= now]:
@@ -121,3 +137,7 @@ class Loops:
     def in_flight(self) -> int:
         """How many dials have not ended."""
         return len(self._dials)
+
+
+def _prefix(address: Address, length: int) -> tuple[int, int, int]:
+    return address.version, length, int(address) >> (address.max_prefixlen - length)
