@@ -23,9 +23,10 @@ _ERROR: int = getattr(select, "EPOLLERR", 0)
 
 
 def rearm(loop: asyncio.AbstractEventLoop, sock: socket.socket, readable: Callable[[], None]) -> None:
-    """Poll a socket anew; for a reader that was called and found nothing but an error."""
-    loop.remove_reader(sock)
-    loop.add_reader(sock, readable)
+    """Poll a socket anew, if it is open; for a reader that was called and found nothing but an error."""
+    if sock.fileno() >= 0:
+        loop.remove_reader(sock)
+        loop.add_reader(sock, readable)
 
 
 class Errors:

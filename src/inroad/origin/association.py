@@ -42,7 +42,7 @@ class Association(Quiet):
                 read += 1
         except OSError as error:
             self._failed(error)
-            if not read and self._sock.fileno() >= 0:
+            if not read:
                 rearm(self._loop, self._sock, self._readable)
 
     def _received(self, size: int) -> None:
