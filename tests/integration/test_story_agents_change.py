@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -130,3 +131,35 @@ def test_a_rollout_replaces_the_agent_under_running_requests(stage: Stage) -> No
         assert again != name
         eventually(lambda: stage.ask("status")["origin"]["pod"] == again)
         assert origin_of(stage) in addresses
+
+
+def nodes(stage: Stage, namespace: str, prefix: str) -> dict[str, str]:
+    """Return the node of each pod, by the pod's first address."""
+    found = json.loads(kubectl(stage, "get", "pods", "-n", namespace, "-o", "json"))["items"]
+    mine = (pod for pod in found if pod["metadata"]["name"].startswith(prefix))
+    return {pod["status"]["podIP"]: pod["spec"]["nodeName"] for pod in mine}
+
+
+def test_an_agent_whose_node_goes_away_is_passed_over_until_it_is_back(stage: Stage) -> None:
+    ((manager, here),) = nodes(stage, "inroad", "traffic-manager").items()
+    away = "node-2" if here == "node-1" else "node-1"
+    (web,) = (address for address, node in nodes(stage, "shop", "web").items() if node == here)
+    url = f"http://{web}:8080/"
+    stage.ask("connect", "-n", "default")  # relayed: the sandbox's port-forwards need no node's cable
+    with namespace_agent(stage, "default") as (first, _):
+        elsewhere = json.dumps({"spec": {"template": {"spec": {"nodeName": away}}}})
+        kubectl(stage, "patch", "-n", "default", "deploy/traffic-agent", "-p", elsewhere)
+        eventually(lambda: first not in pods(stage, "default", "traffic-agent"), 30)
+        ((name, addresses),) = pods(stage, "default", "traffic-agent").items()
+        eventually(lambda: stage.ask("status")["origin"]["pod"] == name)
+        assert origin_of(stage, url) in addresses
+        stage.sandbox("fault", "cut", f"place={away}")
+        try:
+            assert origin_of(stage, url) == manager
+            assert stage.ask("status")["origin"]["kind"] == "traffic-manager"
+            assert origin_of(stage, url) == manager
+        finally:
+            stage.sandbox("fault", "mend")
+        eventually(lambda: stage.ask("status")["origin"]["pod"] == name, 40)
+        assert origin_of(stage, url) in addresses
+    stage.ask("connect", "-n", "shop")

@@ -118,6 +118,14 @@ class Mux:
             flow.drop()
         return flows
 
+    def lose_unopened(self) -> list[MuxFlow]:
+        """Reset, forget and return the flows of ours that the peer has not answered yet."""
+        lost = [flow for flow in self.flows.values() if flow.ours and not flow.opened]
+        for flow in lost:
+            self.main.put(flow.id, frames.RESET, b"")
+            flow.drop()
+        return lost
+
     # Two lanes
 
     def add_bulk(self, lane: Lane) -> None:

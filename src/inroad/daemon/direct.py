@@ -24,6 +24,7 @@ from inroad.daemon.manager_link import ManagerLink
 from inroad.daemon.origins import Origins
 from inroad.daemon.peer_link import PeerLink
 from inroad.tunnel.api import Link
+from inroad.tunnel.vigil import Vigil
 
 FIRST_RETRY, LONGEST_RETRY = 0.5, 30.0
 FORBIDDEN_RETRY = 60.0
@@ -43,7 +44,13 @@ class _Way:
 
     keeper: asyncio.Task[None] | None = None
     peer: PeerLink | None = None
+    vigil: Vigil | None = None
     reason: str = "a link of our own is being made"
+
+    @property
+    def answers(self) -> bool:
+        """Whether there is a link, and the agent answers over it."""
+        return self.peer is not None and self.vigil is not None and not self.vigil.mute
 
 
 class Direct:
@@ -66,7 +73,7 @@ class Direct:
     def lives(self, agent: str) -> bool:
         """Tell whether there is a link to the agent."""
         way = self._ways.get(agent)
-        return way is not None and way.peer is not None
+        return way is not None and way.answers
 
     def path(self, agent: str) -> PathStatus:
         """Return how an agent is reached and, where that is not directly, why."""
@@ -76,7 +83,7 @@ class Direct:
         if info is not None and not info.port:
             return PathStatus("relayed", "the agent takes no clients itself")
         way = self._ways.get(agent)
-        if way is not None and way.peer is not None:
+        if way is not None and way.answers:
             return PathStatus("direct")
         return PathStatus("relayed", way.reason if way is not None else "not in use")
 
@@ -90,6 +97,9 @@ class Direct:
                 way = self._ways[agent] = _Way()
                 way.keeper = asyncio.create_task(self._keep(way, info))
             return None
+        if not way.answers or way.vigil is None:
+            return None
+        way.vigil.asked()
         return way.peer
 
     def follow(self) -> None:
@@ -131,7 +141,9 @@ class Direct:
         ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
         def on_closed(reason: str) -> None:
-            way.peer = None
+            if way.vigil is not None:
+                way.vigil.close()
+            way.peer = way.vigil = None
             ended.set_result(reason)
 
         async def open_lane() -> Link:
@@ -140,10 +152,14 @@ class Direct:
         link = await self._open_agent(agent)
         peer = PeerLink(link, f"agent {agent.pod}", open_lane, on_message=_unexpected, on_closed=on_closed)
         await peer.greet(Hello(messages.PROTOCOL_VERSION, __version__, agent.namespace))
-        way.peer = peer
+        way.peer, way.vigil = peer, Vigil(link, lambda: self._mute(way), self._origins.look_again)
         log.info("linked to an agent", namespace=agent.namespace, pod=agent.pod)
         self.on_link()
         return ended
+
+    def _mute(self, way: _Way) -> None:
+        way.reason = "the agent does not answer"
+        self._origins.look_again()
 
     async def close(self) -> None:
         """End every link orderly."""
@@ -151,6 +167,8 @@ class Direct:
         for way in self._ways.values():
             if way.keeper is not None:
                 way.keeper.cancel()
+            if way.vigil is not None:
+                way.vigil.close()
             if way.peer is not None:
                 way.peer.close("the session ends")
 

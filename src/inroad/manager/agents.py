@@ -25,6 +25,7 @@ from inroad.manager.identity import NotNow, NotProved
 from inroad.tunnel.api import Flow, FlowHandler, Link, Quiet, Refusal
 from inroad.tunnel.splice import splice
 from inroad.tunnel.tls import TlsLink
+from inroad.tunnel.vigil import Vigil
 
 HELLO_TIMEOUT = 10.0
 AGENT_SHARE = 1.0
@@ -47,6 +48,7 @@ class Agent:
 
     info: AgentInfo
     link: Link
+    vigil: Vigil
     lookups: dict[int, asyncio.Future[LookupReply]] = field(default_factory=dict)
 
 
@@ -76,8 +78,8 @@ class AgentRegistry:
         return len(self._agents)
 
     def current(self) -> Agents:
-        """Return the set as it is pushed to clients."""
-        agents = tuple(agent.info for agent in self._agents.values())
+        """Return the set as it is pushed to clients: the agents that answer."""
+        agents = tuple(agent.info for agent in self._agents.values() if not agent.vigil.mute)
         return Agents(agents, "namespace" if self._rule.by_namespace else "manager")
 
     def attach(self, link: TlsLink) -> None:
@@ -132,7 +134,8 @@ class AgentRegistry:
             old.link.close("the agent has connected anew")
         addresses = (link.peer,) if link.peer else ()
         info = AgentInfo(number, hello.namespace, hello.pod, hello.kind, workload, addresses, hello.port)
-        agent = self._agents[number] = Agent(info, link)
+        vigil = Vigil(link, lambda: self._mute(agent), lambda: self._back(agent))
+        agent = self._agents[number] = Agent(info, link, vigil)
         link.on_control = lambda payload: self._on_control(agent, payload)
         link.on_closed = lambda reason: self._gone(agent, reason)
         welcome = Welcome(
@@ -144,10 +147,24 @@ class AgentRegistry:
         )
         self._on_change(self.current())
 
-    def _gone(self, agent: Agent, reason: str) -> None:
+    def _mute(self, agent: Agent) -> None:
+        """It does not answer: nobody is to start there until it does."""
+        log.warning("agent does not answer", namespace=agent.info.namespace, pod=agent.info.pod)
+        self._fail_lookups(agent, "the agent does not answer")
+        self._on_change(self.current())
+
+    def _back(self, agent: Agent) -> None:
+        log.info("agent answers again", namespace=agent.info.namespace, pod=agent.info.pod)
+        self._on_change(self.current())
+
+    def _fail_lookups(self, agent: Agent, reason: str) -> None:
         for number, future in agent.lookups.items():
             if not future.done():
-                future.set_result(LookupReply(number, error="the agent has gone"))
+                future.set_result(LookupReply(number, error=reason))
+
+    def _gone(self, agent: Agent, reason: str) -> None:
+        agent.vigil.close()
+        self._fail_lookups(agent, "the agent has gone")
         if self._agents.get(agent.info.id) is agent:
             del self._agents[agent.info.id]
             log.info("agent gone", namespace=agent.info.namespace, pod=agent.info.pod, reason=reason)
@@ -167,17 +184,19 @@ class AgentRegistry:
     def open(self, flow: Flow, dial: Dial) -> FlowHandler:
         """Have the agent `dial.via` dial for a client's flow."""
         agent = self._agents.get(dial.via)
-        if agent is None:
+        if agent is None or agent.vigil.mute:
             flow.refuse(Refusal.LINK_DOWN, "the agent has gone")
             return Quiet()
+        agent.vigil.asked()
         request = msgspec.structs.replace(dial, via="")
         return splice(flow, agent.link, messages.encode(request))
 
     async def look_up(self, lookup: Lookup) -> LookupReply | None:
         """Have the agent `lookup.via` ask; None when it is gone or silent: ask the next choice."""
         agent = self._agents.get(lookup.via)
-        if agent is None:
+        if agent is None or agent.vigil.mute:
             return None
+        agent.vigil.asked()
         number = next(self._ids)
         future: asyncio.Future[LookupReply] = asyncio.get_running_loop().create_future()
         agent.lookups[number] = future

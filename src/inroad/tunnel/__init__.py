@@ -10,6 +10,7 @@
     tls.py        links over TLS: traffic-agents and traffic-manager
     pump.py       joins a TCP socket with a flow
     splice.py     joins two flows of different links
+    vigil.py      notices within a second that a peer which was asked has fallen silent
 
 The format is written down in docs/protocol.md, the state machine is `core.mux`.
 """

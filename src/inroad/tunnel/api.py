@@ -74,6 +74,15 @@ class Link(Protocol):
         replaced, so a slow peer never gets a queue of old ones, and always the last one.
         """
 
+    def heard(self) -> float:
+        """Return when the peer was heard last, by `time.monotonic`."""
+
+    def ping(self) -> None:
+        """Have the peer say something, if it lives."""
+
+    def give_up_unopened(self, reason: str) -> None:
+        """Have the flows that wait for the peer's answer refused with `LINK_DOWN`; the others go on."""
+
     def close(self, reason: str = "") -> None:
         """Close the link orderly: accepted bytes are sent first."""
 

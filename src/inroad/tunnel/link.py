@@ -102,6 +102,24 @@ class MuxLink:
         if self._state == OPEN:
             self._lane.send_control(payload, state)
 
+    def heard(self) -> float:
+        """Return when the peer was heard last, by `time.monotonic`."""
+        bulk = self._bulk
+        return max(self._lane.last_receive, bulk._lane.last_receive if bulk is not None else 0.0)
+
+    def ping(self) -> None:
+        """Have the peer say something, if it lives."""
+        if self._state == OPEN:
+            self._lane.ping(time.monotonic())
+            self._wake()
+
+    def give_up_unopened(self, reason: str) -> None:
+        """Have the flows that wait for the peer's answer refused with `LINK_DOWN`; the others go on."""
+        flows = self._mux.lose_unopened()
+        self._wake()
+        for flow in flows:
+            self._loop.call_soon(flow.handler.flow_refused, Refusal.LINK_DOWN, reason)
+
     def close(self, reason: str = "") -> None:
         """Close the link orderly: accepted bytes are sent first, then the peer is told why."""
         if self._state == OPEN:
