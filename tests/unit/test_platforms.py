@@ -60,7 +60,7 @@ SYSTEMS = {
             *("socket.AF_UNIX", "socket.SO_PEERCRED", "socket.SO_BINDTODEVICE", "socket.MSG_DONTWAIT"),
             *("select.epoll", "select.poll", "signal.SIGHUP", "signal.SIGKILL", "signal.SIGUSR1"),
         ),
-        (*LINUX, "_macos"),
+        (*LINUX, "_macos", "_posix"),
     ),
 }
 

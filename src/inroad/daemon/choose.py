@@ -67,8 +67,8 @@ if sys.platform == "win32":
         found = transport.get_extra_info("caller")
         if found is None:
             raise PermissionError("who calls is not known")
-        _, sid = found
-        return Peer(int.from_bytes(sid, "big"), 0, (), name_of(sid))
+        sid, token = found
+        return Peer(int.from_bytes(sid, "big"), 0, (), name_of(sid), token=token)
 
 else:
     import contextlib

@@ -19,6 +19,7 @@ from ctypes import wintypes  # noqa: E402
 from typing import Any  # noqa: E402
 
 from inroad.daemon.side_loop import Factory  # noqa: E402
+from inroad.host.conversation_windows import UserToken  # noqa: E402
 from inroad.host.user_windows import sid_of_process  # noqa: E402
 
 _DUPLEX, _OVERLAPPED, _FIRST = 0x3, 0x40000000, 0x80000
@@ -110,10 +111,10 @@ def listen(loop: asyncio.AbstractEventLoop, name: str, access: str, factory: Fac
     return PipeServer(loop, name, access, factory).close
 
 
-def caller(transport: asyncio.BaseTransport) -> tuple[int, bytes]:
-    """Return process id and SID of the user at the other end of a pipe. Raises `OSError`."""
+def caller(transport: asyncio.BaseTransport) -> tuple[bytes, UserToken]:
+    """Return SID and rights of the user at the other end of a pipe. Raises `OSError`."""
     pipe: windows_utils.PipeHandle = transport.get_extra_info("pipe")
     process = wintypes.ULONG()
     if not _kernel.GetNamedPipeClientProcessId(pipe.handle, ctypes.byref(process)):
         raise ctypes.WinError(ctypes.get_last_error())
-    return process.value, sid_of_process(process.value)
+    return sid_of_process(process.value), UserToken(process.value)

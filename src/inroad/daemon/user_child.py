@@ -1,16 +1,16 @@
 """Runs what belongs to the user with the user's rights: the kubeconfig and its credential plugins.
 
 The daemon is root; whatever a caller's kubeconfig names (files, commands) is therefore opened and run by
-a child (`as_user`) that has become the Unix socket's peer: its uid, groups and environment, nothing else.
+a child (`as_user`) that has become the socket's peer: its uid, groups and environment, nothing else. On
+Windows it is started with a copy of the caller's own token.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -18,7 +18,7 @@ from inroad.core.errors import CredentialsRejected, by_code
 from inroad.core.status import ConnectRequest, Failure
 from inroad.daemon.as_user import Loaded, Task
 from inroad.host import run
-from inroad.host.choose import account, end_group
+from inroad.host.choose import account, converse
 
 TIMEOUT = 120.0
 MAX_OUTPUT = 1 << 20
@@ -29,13 +29,17 @@ _decoder: msgspec.json.Decoder[Loaded | Failure] = msgspec.json.Decoder(Loaded |
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who is at the other end of the daemon's socket."""
+    """Who is at the other end of the daemon's socket.
+
+    On Windows `uid` is the SID's bytes as a number, and `token` has the user's rights.
+    """
 
     uid: int
     gid: int
     groups: tuple[int, ...] = ()
     name: str = ""
     home: str = "/"
+    token: object = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, uid: int, gid: int) -> Peer:
@@ -54,7 +58,7 @@ async def load(peer: Peer, request: ConnectRequest) -> Loaded:
     the child gives no answer.
     """
     task = Task(
-        uid=peer.uid,
+        uid=0 if peer.token is not None else peer.uid,
         gid=peer.gid,
         groups=peer.groups,
         environment=_environment(peer, request.environment),
@@ -63,53 +67,25 @@ async def load(peer: Peer, request: ConnectRequest) -> Loaded:
         context=request.context,
         config_file=request.config_file,
     )
-    process = await run.spawn(
-        [sys.executable, "-P", "-E", "-s", "-m", "inroad.daemon.as_user"],
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={"PATH": run.TRUSTED_PATH, "LANG": "C.UTF-8"},
-        cwd="/",
-        new_session=True,
-    )
+    argv = [sys.executable, "-P", "-E", "-s", "-m", "inroad.daemon.as_user"]
     try:
-        out, err = await asyncio.wait_for(_converse(process, msgspec.json.encode(task)), TIMEOUT)
+        async with asyncio.timeout(TIMEOUT):
+            out, err = await converse(argv, msgspec.json.encode(task), token=peer.token, limit=MAX_OUTPUT)
     except TimeoutError:
         raise CredentialsRejected(
             f"loading the kubeconfig took longer than {TIMEOUT:.0f} s", "kubectl get namespaces"
         ) from None
-    finally:
-        await _end(process)
+    except OSError as error:
+        raise CredentialsRejected(f"the kubeconfig can't be loaded with your rights: {error}") from error
     return _answer(out, err)
 
 
 def _environment(peer: Peer, environment: Mapping[str, str]) -> dict[str, str]:
     """Return the caller's own variables, with what every program expects where they lack it."""
+    if peer.token is not None:  # Windows has other names for these, and the caller has them
+        return dict(environment)
     base = {"HOME": peer.home, "USER": peer.name, "LOGNAME": peer.name, "PATH": run.TRUSTED_PATH}
     return base | dict(environment)
-
-
-async def _converse(process: asyncio.subprocess.Process, task: bytes) -> tuple[bytes, bytes]:
-    """Hand the task over and return what the child wrote to stdout and stderr."""
-    if process.stdin is not None:
-        process.stdin.write(task)
-        process.stdin.close()
-    return await asyncio.gather(_bounded(process.stdout), _bounded(process.stderr))
-
-
-async def _bounded(stream: asyncio.StreamReader | None) -> bytes:
-    """Read to the end, keeping `MAX_OUTPUT` bytes; the rest is read and dropped so that nobody blocks."""
-    kept = bytearray()
-    while stream is not None and (chunk := await stream.read(65_536)):
-        kept += chunk[: MAX_OUTPUT - len(kept)]
-    return bytes(kept)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Leave nothing of the child behind: a plugin it started is in its process group."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        end_group(process.pid)
-    await process.wait()
 
 
 def _answer(out: bytes, err: bytes) -> Loaded:

@@ -25,21 +25,25 @@ JOURNAL_PATH = STATE_DIRECTORY + ("\\" if sys.platform == "win32" else "/") + "j
 if sys.platform == "win32":
 
     def become(user: int, group: int, groups: Sequence[int]) -> None:
-        """Raise: there are no uids on Windows."""
-        raise PermissionError("programs can't be started as another user on Windows")
+        """Do nothing: on Windows a program has its user from its start (`converse`)."""
 
     def account(user: int, group: int) -> tuple[str, str, tuple[int, ...]]:
         """Raise: there are no uids on Windows."""
         raise KeyError(user)
 
-    def end_group(leader: int) -> None:
-        """Raise: there are no process groups on Windows."""
-        raise ProcessLookupError(leader)
+    async def converse(
+        argv: Sequence[str], given: bytes, *, token: object, limit: int
+    ) -> tuple[bytes, bytes]:
+        """Run a program with the rights of a `UserToken` only; see `conversation_windows`."""
+        from inroad.host import conversation_windows  # noqa: PLC0415
+
+        if not isinstance(token, conversation_windows.UserToken):
+            raise PermissionError("whose rights the program shall have is not known")
+        return await conversation_windows.converse(token, argv, given, limit=limit)
 
 else:
     import os
     import pwd
-    import signal
 
     def become(user: int, group: int, groups: Sequence[int]) -> None:
         """Have that uid, gid and those groups only, for good; in a process that does nothing else.
@@ -50,7 +54,7 @@ else:
         is_user = os.getuid() == os.geteuid() == user
         if is_user and (user != 0 or {*os.getgroups(), os.getgid()} == {*groups, group}):
             return
-        os.setgroups(list(groups))
+        os.setgroups(list(groups)[: os.sysconf("SC_NGROUPS_MAX")])  # macOS: 16, and users may have more
         os.setgid(group)
         os.setuid(user)
 
@@ -59,6 +63,12 @@ else:
         found = pwd.getpwuid(user)
         return found.pw_name, found.pw_dir, tuple(os.getgrouplist(found.pw_name, group))
 
-    def end_group(leader: int) -> None:
-        """Kill every process of a group; raises ProcessLookupError when there is none left."""
-        os.killpg(leader, signal.SIGKILL)
+    async def converse(
+        argv: Sequence[str], given: bytes, *, token: object, limit: int
+    ) -> tuple[bytes, bytes]:
+        """Run a program that will become the user by itself; see `conversation_posix`."""
+        from inroad.host import conversation_posix, run  # noqa: PLC0415 - the CLI only wants places
+
+        del token
+        env = {"PATH": run.TRUSTED_PATH, "LANG": "C.UTF-8"}
+        return await conversation_posix.converse(argv, given, env=env, limit=limit)

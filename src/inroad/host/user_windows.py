@@ -50,7 +50,8 @@ class _TokenUser(ctypes.Structure):
     _fields_ = (("sid", ctypes.c_void_p), ("attributes", wintypes.DWORD))
 
 
-def _check(done: int) -> None:
+def check(done: int) -> None:
+    """Raise the `OSError` of a call that returned 0."""
     if not done:
         raise ctypes.WinError(ctypes.get_last_error())
 
@@ -59,10 +60,10 @@ def _check(done: int) -> None:
 def token_of(process: int, access: int) -> Iterator[wintypes.HANDLE]:
     """Open the token of a process, given by its id."""
     handle = _kernel.OpenProcess(QUERY_LIMITED, False, process)
-    _check(bool(handle))
+    check(bool(handle))
     token = wintypes.HANDLE()
     try:
-        _check(_security.OpenProcessToken(handle, access, ctypes.byref(token)))
+        check(_security.OpenProcessToken(handle, access, ctypes.byref(token)))
     finally:
         _kernel.CloseHandle(handle)
     try:
@@ -75,7 +76,7 @@ def sid_of_process(process: int) -> bytes:
     """Return the SID of the user that a process runs as."""
     with token_of(process, TOKEN_QUERY) as token:
         buffer, size = ctypes.create_string_buffer(_MAX), wintypes.DWORD()
-        _check(_security.GetTokenInformation(token, TOKEN_USER, buffer, _MAX, ctypes.byref(size)))
+        check(_security.GetTokenInformation(token, TOKEN_USER, buffer, _MAX, ctypes.byref(size)))
         sid = _TokenUser.from_buffer(buffer).sid
         return ctypes.string_at(sid, _security.GetLengthSid(sid))
 
@@ -88,7 +89,7 @@ def own_sid() -> bytes:
 def text_of(sid: bytes) -> str:
     """Return a SID as SDDL has it: `S-1-5-21-...`."""
     text = ctypes.c_void_p()
-    _check(_security.ConvertSidToStringSidW(sid, ctypes.byref(text)))
+    check(_security.ConvertSidToStringSidW(sid, ctypes.byref(text)))
     try:
         return ctypes.wstring_at(text.value or 0)
     finally:
