@@ -101,6 +101,7 @@ class Overriding:
         if isinstance(self.redirect, NftRedirect):
             child = self.redirect._child
             assert child is not None
+            self.redirect.on_lost = lambda: None  # the daemon is dead too: nobody heals
             child.kill()
             await child.wait()
         self.resolver = self._open()

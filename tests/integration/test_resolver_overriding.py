@@ -29,12 +29,13 @@ from tests.integration.names_stage import (
 )
 
 from inroad.core.dns_policy import DnsPolicy
-from inroad.core.errors import TunnelFailed
+from inroad.core.errors import ToolMissing, TunnelFailed
 from inroad.core.host_config import FWMARK, ResolverConfig
 from inroad.core.messages import Lookup, LookupReply
 from inroad.daemon.dns_server import DnsServer
+from inroad.host import run
 from inroad.host.journal import Journal
-from inroad.host.resolver.choose import undo
+from inroad.host.resolver.choose import open_resolver, undo
 from inroad.host.resolver.iptables import IptablesRedirect
 from inroad.host.resolver.nft import NftRedirect
 from inroad.host.resolver.overriding import OverridingResolver
@@ -212,6 +213,57 @@ async def test_beside_dockers_rules_for_its_own_name_server(host):
         await docker.close()
         assert await dig(("127.0.0.11", 53), "+short", "pkg.go.dev") == "192.0.2.2\n"
         await server.close()
+
+
+@pytest.mark.parametrize("host", ["nft"], indirect=True)
+async def test_rules_that_went_are_made_anew(host):
+    """Somebody kills the process that holds the table: names come to us again by themselves."""
+    await host.resolver.apply(WANTED)
+    told = asyncio.Event()
+    host.resolver.watch(told.set)
+    host.resolver._redirect._child.kill()
+    async with asyncio.timeout(5):
+        await told.wait()
+    assert host.resolver.kind == "overriding"
+    assert await dig(("10.99.0.53", 53), "+short", "web.shop.svc.cluster.local") == "10.96.0.10\n"
+
+
+@pytest.mark.parametrize("host", ["nft"], indirect=True)
+async def test_rules_that_can_not_be_made_anew_are_told_of_and_names_are_the_hosts(host, monkeypatch):
+    await host.resolver.apply(WANTED)
+    told = asyncio.Event()
+    host.resolver.watch(told.set)
+    child = host.resolver._redirect._child
+    monkeypatch.setattr("inroad.host.run.tool", lambda name: None)
+    child.kill()
+    async with asyncio.timeout(5):
+        await told.wait()
+    assert host.resolver.kind == "none"
+    assert "nft is needed" in host.resolver.reason
+    assert await dig(("10.99.0.53", 53), "+short", "pkg.go.dev") == "192.0.2.2\n"
+    monkeypatch.undo()
+    await host.resolver.apply(WANTED)
+    assert host.resolver.kind == "overriding"
+    assert await dig(("10.99.0.53", 53), "+short", "web.shop.svc.cluster.local") == "10.96.0.10\n"
+
+
+async def test_an_nft_that_can_not_own_tables_is_passed_over(namespaces, tmp_path, monkeypatch):
+    """Before nft 1.0 or Linux 5.12 nobody would remove its table after a crash: iptables is journalled."""
+    old = tmp_path / "nft"
+    old.write_text("#!/bin/sh\necho 'Error: syntax error, unexpected owner' >&2; exit 1\n")
+    old.chmod(0o755)
+    places = Places(tmp_path / "resolv.conf", tmp_path / "none")
+    resolver = await open_resolver(Journal(tmp_path / "journal.json"), places=places)
+    assert "nft redirects" in resolver.reason
+    await resolver.close()
+    found = run.tool
+    monkeypatch.setattr("inroad.host.run.tool", lambda name: str(old) if name == "nft" else found(name))
+    resolver = await open_resolver(Journal(tmp_path / "journal.json"), places=places)
+    assert "iptables redirects" in resolver.reason
+    await resolver.close()
+    monkeypatch.setattr("inroad.host.run.tool", lambda name: None)
+    with pytest.raises(ToolMissing):
+        await open_resolver(Journal(tmp_path / "journal.json"), places=places)
 
 
 async def test_a_dangling_resolv_conf(namespaces, tmp_path):

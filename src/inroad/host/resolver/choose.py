@@ -31,7 +31,7 @@ class Probes:
     """What was found on the workstation.
 
     `resolved_runs`: systemd-resolved is on the system bus. `resolved_asked`: programs do ask it, by its
-    stub in resolv.conf or by its module in nsswitch.conf.
+    stub in resolv.conf or by its module in nsswitch.conf. `nft`: it is there and can own tables.
     """
 
     platform: str
@@ -74,8 +74,12 @@ def override(probes: Probes, why: str) -> Choice:
     if probes.nft:
         return Choice("overriding", "nft", f"{why}; nft redirects port 53")
     if probes.iptables:
-        return Choice("overriding", "iptables", f"{why}, nor is there nft; iptables redirects port 53")
-    raise ToolMissing(f"{why}, and neither nft nor iptables is installed", "apt-get install nftables")
+        return Choice(
+            "overriding", "iptables", f"{why}, and nft can't own a table; iptables redirects port 53"
+        )
+    raise ToolMissing(
+        f"{why}, and neither nft (with table owners) nor iptables can be used", "apt-get install nftables"
+    )
 
 
 async def open_resolver(
@@ -112,8 +116,8 @@ async def _open_linux(
     mark: int,
     resolve: Resolve,
 ) -> Resolver:
+    from inroad.host.resolver import nft  # noqa: PLC0415
     from inroad.host.resolver.iptables import IptablesRedirect  # noqa: PLC0415
-    from inroad.host.resolver.nft import NftRedirect  # noqa: PLC0415
     from inroad.host.resolver.overriding import OverridingResolver  # noqa: PLC0415
 
     asked = places.asks_resolved()
@@ -122,13 +126,13 @@ async def _open_linux(
         platform="linux",
         resolved_runs=bus is not None,
         resolved_asked=asked,
-        nft=run.tool("nft") is not None,
+        nft=await nft.can_own(),
         iptables=run.tool("iptables-restore") is not None,
     )
 
     def overriding(why: str) -> Resolver:
         choice = override(probes, why)
-        redirect = NftRedirect() if choice.tool == "nft" else IptablesRedirect(journal)
+        redirect = nft.NftRedirect() if choice.tool == "nft" else IptablesRedirect(journal)
         return OverridingResolver(redirect, places, reason=choice.reason, mark=mark)
 
     choice = choose(probes)

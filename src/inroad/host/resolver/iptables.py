@@ -6,6 +6,8 @@ These rules outlive us, so they are journalled first; a chain that a crashed dae
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from inroad.core.errors import HostChangeFailed
 from inroad.host import run
 from inroad.host.journal import Entry, Journal
@@ -22,6 +24,7 @@ class IptablesRedirect:
     tool = "iptables"
 
     def __init__(self, journal: Journal) -> None:
+        self.on_lost: Callable[[], None] = lambda: None  # nobody tells of rules that somebody flushed
         self._journal = journal
         self._entry = 0
         self._families: set[int] = set()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 from inroad.core.errors import HostChangeFailed
 from inroad.host import run
@@ -26,7 +27,9 @@ class NftRedirect:
     tool = "nft"
 
     def __init__(self) -> None:
+        self.on_lost: Callable[[], None] = lambda: None
         self._child: asyncio.subprocess.Process | None = None
+        self._waiting: asyncio.Task[None] | None = None
         self._syncs = 0
 
     async def set(self, wanted: Redirection | None) -> None:
@@ -36,6 +39,7 @@ class NftRedirect:
             return
         if self._child is None or self._child.returncode is not None:
             self._child = await self._start()
+            self._waiting = asyncio.create_task(self._until_gone(self._child))
         loop = asyncio.get_running_loop()
         end = loop.time() + TAKEN_PATIENCE
         while True:
@@ -45,6 +49,12 @@ class NftRedirect:
             if ("not permitted" not in problem and "exists" not in problem) or loop.time() > end:
                 raise HostChangeFailed(f"nft did not take the DNS redirection: {problem}")
             await asyncio.sleep(0.05)
+
+    async def _until_gone(self, child: asyncio.subprocess.Process) -> None:
+        await child.wait()
+        if child is self._child:  # else we ended it
+            self._child = None
+            self.on_lost()
 
     async def _start(self) -> asyncio.subprocess.Process:
         pipe = asyncio.subprocess.PIPE
@@ -89,6 +99,15 @@ class NftRedirect:
             with contextlib.suppress(ProcessLookupError):
                 child.kill()
             await child.wait()
+
+
+async def can_own() -> bool:
+    """Tell whether nft is there and table owners are known to it and to the kernel; nothing is changed."""
+    program = run.tool("nft")
+    if program is None:
+        return False
+    done = await run.run_async([program, "-c", "add table inet inroad_probe { flags owner; }"])
+    return done.ok
 
 
 async def present() -> bool:

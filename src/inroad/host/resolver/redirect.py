@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
 from typing import Protocol
@@ -43,6 +43,8 @@ class Redirect(Protocol):
     """Puts a `Redirection` into the kernel."""
 
     tool: str
+    on_lost: Callable[[], None]
+    """Called when the rules went without our doing."""
 
     async def set(self, wanted: Redirection | None) -> None:
         """Make the kernel's rules of ours be `wanted`, at once; None removes them.
