@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from typing import Any
 
 import aiohttp
@@ -91,7 +92,22 @@ async def ends(client: ApiClient, session: Session) -> Any:
     return [received, message.type.name, message.data]
 
 
-QUESTIONS = {"protocols": protocols, "sizes": sizes, "closed_port": closed_port, "ends": ends}
+async def silence(client: ApiClient, session: Session) -> Any:
+    """How many seconds a forward lives on which nobody says a word."""
+    socket = await opened(client, session, 7001)
+    begun = time.monotonic()
+    while (await asyncio.wait_for(socket.receive(), 60)).type is aiohttp.WSMsgType.BINARY:
+        pass
+    return time.monotonic() - begun
+
+
+QUESTIONS = {
+    "silence": silence,
+    "protocols": protocols,
+    "sizes": sizes,
+    "closed_port": closed_port,
+    "ends": ends,
+}
 
 
 async def main() -> None:

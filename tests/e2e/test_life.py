@@ -8,10 +8,13 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from tests.e2e.cluster import control_plane, network
 from tests.e2e.cluster.machine import wait_for
+from tests.e2e.conftest import restarted
 from tests.e2e.stage import NAMESPACE, NOBODY, Stage
 
 
@@ -64,13 +67,22 @@ def test_a_nodes_program_is_restarted(connected: Stage, program: str) -> None:
     assert connected.manager_pods()[0]["metadata"]["name"] == manager["metadata"]["name"]
 
 
+RIGHTS = (("get,list", "pods"), ("get,create", "pods/portforward"))
+
+
 def test_a_service_account_token_with_the_documented_rights(clean_host: Stage) -> None:
-    rights = (("get,list", "pods"), ("get,create", "pods/portforward"))
-    token = clean_host.account("developer", *rights)
+    token = clean_host.account("developer", *RIGHTS)
     config = clean_host.kubeconfig_with({"token": token}, "developer")
     clean_host.ask("connect", "-n", "shop", kubeconfig=config)
     assert clean_host.curl("http://web/")["namespace"] == "shop"
     clean_host.inroad("quit")
+
+
+def test_without_the_right_to_list_pods(clean_host: Stage) -> None:
+    token = clean_host.account("forwarder", ("get,create", "pods/portforward"))
+    config = clean_host.kubeconfig_with({"token": token}, "forwarder")
+    done = clean_host.inroad("connect", "-n", "shop", kubeconfig=config, status=19)
+    assert "list pods" in done.stderr
 
 
 def test_without_the_right_to_port_forward(clean_host: Stage) -> None:
@@ -81,21 +93,36 @@ def test_without_the_right_to_port_forward(clean_host: Stage) -> None:
     assert len(done.stderr.strip().splitlines()[-1:]) == 1
 
 
-def test_an_exec_plugin_runs_as_the_user_and_renews(clean_host: Stage) -> None:
-    rights = (("get,list", "pods"), ("get,create", "pods/portforward"))
-    token = clean_host.account("plugin", *rights)
-    state = clean_host.cluster.state
-    log = state / "plugin.log"
-    log.touch()
-    log.chmod(0o666)
-    plugin = state / "plugin.py"
-    plugin.write_text(
+@dataclass
+class Plugin:
+    """A credential plugin that hands out what is in the file `token`, good for `seconds`; it logs its uid."""
+
+    kubeconfig: str
+    token: Path
+    log: Path
+
+    def runs(self) -> list[str]:
+        """Return who has run it, once for each time."""
+        return self.log.read_text().split()
+
+
+def plugin(stage: Stage, name: str, seconds: int) -> Plugin:
+    """Write a plugin, its log, and the token of a new account that may connect; return them."""
+    state = stage.cluster.state
+    program, token, log = state / f"{name}.py", state / f"{name}.token", state / f"{name}.log"
+    for path in (token, log):
+        path.touch()
+        path.chmod(0o666)
+    token.write_text(stage.account(name, *RIGHTS))
+    log.write_text("")
+    program.write_text(
         textwrap.dedent(f"""\
-            import datetime, json, os
+            import datetime, json, os, pathlib
             with open({str(log)!r}, "a") as log:
                 print(os.getuid(), file=log)
-            soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=600)
-            status = {{"token": {token!r}, "expirationTimestamp": soon.strftime("%Y-%m-%dT%H:%M:%SZ")}}
+            end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds={seconds})
+            token = pathlib.Path({str(token)!r}).read_text()
+            status = {{"token": token, "expirationTimestamp": end.strftime("%Y-%m-%dT%H:%M:%SZ")}}
             print(json.dumps({{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential",
                                "status": status}}))
             """)
@@ -103,16 +130,59 @@ def test_an_exec_plugin_runs_as_the_user_and_renews(clean_host: Stage) -> None:
     execute = {
         "apiVersion": "client.authentication.k8s.io/v1",
         "command": "/usr/bin/python3",  # the tests' own may lie where the user can't read
-        "args": [str(plugin)],
+        "args": [str(program)],
         "interactiveMode": "Never",
     }
-    config = clean_host.kubeconfig_with({"exec": execute}, "plugin")
+    return Plugin(stage.kubeconfig_with({"exec": execute}, name), token, log)
+
+
+def lose_the_link(stage: Stage) -> None:
+    """Replace the manager's pod and wait until the session has a link to the next one."""
+    old = stage.ask("status")["tunnel"]["manager_pod"]
+    restarted(stage)
+    wait_for("a link to another pod", lambda: linked_elsewhere(stage, old), 30)
+
+
+def linked_elsewhere(stage: Stage, old: str) -> bool:
+    """Say whether the session has a link, and to another manager's pod."""
+    tunnel = stage.ask("status")["tunnel"]
+    return tunnel["state"] == "up" and tunnel["manager_pod"] != old
+
+
+def test_an_exec_plugin_runs_as_the_user(clean_host: Stage) -> None:
+    made = plugin(clean_host, "plugin", 600)
     clean_host.inroad("serve", "daemon", "--background", env={"SUDO_UID": str(NOBODY)})  # as sudo starts it
-    clean_host.ask("connect", "-n", "shop", kubeconfig=config, uid=NOBODY)
+    clean_host.ask("connect", "-n", "shop", kubeconfig=made.kubeconfig, uid=NOBODY)
     assert clean_host.curl("http://web/")["namespace"] == "shop"
-    assert set(log.read_text().split()) == {str(NOBODY)}
+    assert set(made.runs()) == {str(NOBODY)}
     clean_host.inroad("quit", uid=NOBODY)
     clean_host.inroad("quit", status=None)
+
+
+def test_credentials_that_expire_are_renewed(clean_host: Stage) -> None:
+    """The server asks for none on a connection that is open, so a new link shows it."""
+    made = plugin(clean_host, "short", 1)
+    clean_host.ask("connect", "-n", "shop", kubeconfig=made.kubeconfig)
+    before = len(made.runs())
+    lose_the_link(clean_host)
+    assert clean_host.curl("http://web/")["namespace"] == "shop"
+    assert len(made.runs()) > before
+    clean_host.inroad("quit")
+
+
+def test_credentials_that_the_server_no_longer_accepts_are_renewed(clean_host: Stage) -> None:
+    """A token ends with its account, long before the plugin said that it would."""
+    made = plugin(clean_host, "revoked", 3600)
+    clean_host.ask("connect", "-n", "shop", kubeconfig=made.kubeconfig)
+    first = made.token.read_text()
+    before = len(made.runs())
+    made.token.write_text(clean_host.account("revoked", *RIGHTS))
+    assert made.token.read_text() != first
+    assert clean_host.curl("http://web/")["namespace"] == "shop", "an open link outlives its token"
+    lose_the_link(clean_host)
+    assert clean_host.curl("http://web/")["namespace"] == "shop"
+    assert len(made.runs()) > before
+    clean_host.inroad("quit")
 
 
 PROXY = """

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from tests.e2e.cluster.machine import wait_for
-from tests.e2e.stage import ROOT, Stage
+from tests.e2e.stage import NAMESPACE, ROOT, Stage
 from tests.e2e.workloads import IMAGE
 
 PEER = """
@@ -110,6 +110,41 @@ def test_what_it_is_authorised_as(peer: Stage, verbs: str, allowed: bool) -> Non
     audit = (peer.cluster.nodes[0].state / "audit.log").read_text().splitlines()
     events = [json.loads(line) for line in audit if '"portforward"' in line and f":{name}" in line]
     assert {event["verb"] for event in events} == {"get"}
+
+
+IDLE = 12
+
+
+@pytest.fixture
+def impatient(peer: Stage) -> Iterator[Stage]:
+    """The nodes' runtimes end a stream when nothing came for `IDLE` seconds; 4 hours are the default."""
+    limit = '[plugins."io.containerd.grpc.v1.cri"]\n'
+    texts = {node.name: (node.state / "containerd.toml").read_text() for node in peer.cluster.nodes}
+
+    def restart(change: Callable[[str], str]) -> None:
+        for node in peer.cluster.nodes:
+            (node.state / "containerd.toml").write_text(change(texts[node.name]))
+            node.restart("containerd")
+        peer.cluster.save()
+        peer.wait_for_pods(NAMESPACE)
+
+    peer.inroad("quit", status=None)
+    restart(lambda text: text.replace(limit, f'{limit}  stream_idle_timeout = "{IDLE}s"\n'))
+    try:
+        yield peer
+    finally:
+        restart(lambda text: text)
+
+
+def test_an_idle_link_is_kept_alive(impatient: Stage) -> None:
+    """Beside it a forward on which nobody says a word is cut, twice over."""
+    impatient.ask("connect", "-n", "shop")
+    before = impatient.ask("status")["tunnel"]["since"]
+    for _ in range(2):
+        assert ask(impatient, "silence") > IDLE - 2
+    assert impatient.ask("status")["tunnel"]["since"] == before
+    assert impatient.curl("http://web/")["namespace"] == "shop"
+    impatient.inroad("quit")
 
 
 @pytest.fixture
