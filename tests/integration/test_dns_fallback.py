@@ -7,6 +7,7 @@ import itertools
 import os
 import socket
 import time
+from pathlib import Path
 
 import dns.message
 import dns.rcode
@@ -181,3 +182,19 @@ async def test_the_mark_is_on_every_packet():
             fallback.close()
         counters = sh("nft list table ip t")
         assert "packets 0" not in counters
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces")
+async def test_its_ports_are_never_those_of_an_application():
+    """The kernel remembers that such a port is not redirected; an application's would not be either."""
+    with private_network():
+        given_away = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+        sh("nft add table ip t; nft add chain ip t o '{ type filter hook output priority 0; }'")
+        sh(f"nft add rule ip t o udp dport 53 udp sport != {'-'.join(given_away)} counter accept")
+        sh("nft add rule ip t o udp dport 53 drop")
+        async with serving(TableDns(OUTSIDE), "127.0.0.1", 53) as server:
+            fallback = Fallback((server.address,), mark=0x1A0AD)
+            for number in range(8):
+                assert await asked(fallback, query(id=number)) is not None
+            fallback.close()
+        assert "packets 8 " in sh("nft list table ip t")

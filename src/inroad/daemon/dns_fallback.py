@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inroad.core.dns_wire import HEADER, Rcode, question_end, same_question
+from inroad.daemon.source_ports import bind_apart
 from inroad.polling import rearm
 
 Server = tuple[str, int]
@@ -75,6 +76,8 @@ class _Channel:
         self.left = SOCKET_QUERIES
         self.waiting: dict[int, _Pending] = {}
         self.sock, address = marked_socket(server, socket.SOCK_DGRAM, owner.mark)
+        if owner.mark:
+            bind_apart(self.sock)
         try:
             self.sock.connect(address)
         except OSError:
