@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Coroutine, Mapping
 
@@ -15,6 +16,7 @@ def run(serve: Callable[[Mapping[str, str]], Coroutine[None, None, None]]) -> in
     import uvloop  # noqa: PLC0415
 
     logs.configure(verbose=os.environ.get("LOG_LEVEL", "").lower() == "debug")
+    gc.freeze()  # modules live for ever: no collection walks over them while every flow waits
     try:
         uvloop.run(serve(os.environ))
     except InroadError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -70,6 +71,7 @@ async def serve(options: argparse.Namespace) -> None:
     api = LocalApi(workstation)
     try:
         await api.start(Path(SOCKET_PATH), "" if options.keep else options.owner or choose.owner())
+        gc.freeze()  # modules live for ever: no collection walks over them while every flow waits
         if options.ready_fd >= 0:
             _say_ready(options.ready_fd)
         log.info("daemon serves", socket=SOCKET_PATH)
