@@ -95,8 +95,7 @@ class AgentRegistry:
 
         def on_closed(reason: str) -> None:
             del reason
-            if not hello.done():
-                hello.cancel()
+            task.cancel()  # also while its proof is looked at: nobody would ever tell that it has gone
 
         link.on_control, link.on_closed = on_control, on_closed
         task = asyncio.create_task(self._admit(link, hello))

@@ -44,7 +44,8 @@ CLUSTER, AGENTS = "cluster", "agents"
 """Names of the states that are pushed; see `Link.send_control`."""
 
 ABSENCE = 300.0
-"""Seconds that the attachments of a client that is gone are kept for its return."""
+"""Seconds that the attachments of a client that is gone are kept for its return; those too that it had with a
+manager before this one."""
 
 log = structlog.get_logger()
 
@@ -72,6 +73,7 @@ class Clients:
         self.services = services
         self.cluster = ClusterInfo(generation=0)
         self._clients: set[Client] = set()
+        self._ephemeral: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -103,9 +105,16 @@ class Clients:
 
     def publish_agents(self, agents: Agents) -> None:
         """Push the newest set of agents to every client that has said hello."""
+        self._expect_claims({agent.id for agent in agents.agents if agent.kind == "ephemeral"})
         payload = messages.encode(agents)
         for client in self._clients:
             client.push(payload, AGENTS)
+
+    def _expect_claims(self, ephemeral: set[str]) -> None:
+        """Somebody has to hold each agent that was made for an attachment, in a while at the latest."""
+        new, self._ephemeral = ephemeral - self._ephemeral, ephemeral
+        if new:
+            asyncio.get_running_loop().call_later(ABSENCE, self.let_go, new)
 
     def names_changed(self, names: tuple[str, ...]) -> None:
         """Tell every client that cached answers for these services are no longer true."""
