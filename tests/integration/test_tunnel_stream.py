@@ -7,13 +7,14 @@ import contextlib
 import errno
 import hashlib
 import os
+import select
 import socket
 
 import pytest
-from tunnel_stage import Target, Tunnel, Verdict, abort, joined, read_all, readable, send
+from tunnel_stage import Target, Tunnel, Verdict, abort, joined, read_all, readable, send, tcp_pair
 
 from inroad.tunnel.api import Refusal
-from inroad.tunnel.stream import serve_stream
+from inroad.tunnel.stream import connect_stream, serve_stream
 
 LOOPS = ("asyncio", "uvloop")
 
@@ -313,3 +314,26 @@ async def test_a_peer_that_speaks_something_else_is_told_so() -> None:
         sock.setblocking(False)
         assert b"does not speak" in await read_all(sock)
     server.close()
+
+
+async def test_on_a_long_way_sending_is_tried_before_the_kernel_asks_for_it() -> None:
+    """Nobody reads the other end, so the socket never becomes writable."""
+    app, near = tcp_pair()
+    link = await connect_stream(near)
+    link._lane.pace.rtt = 0.05
+    tried = asyncio.Event()
+
+    def send() -> None:
+        tried.set()
+        link._send([bytes(1 << 20)])
+
+    link._room = send
+    while link._send([bytes(1 << 20)]):
+        pass
+    assert not select.select([], [near], [], 0)[1]
+    while link._pause < 0.05:  # less and less often, as long as nothing moves
+        tried.clear()
+        await asyncio.wait_for(tried.wait(), 5)
+    assert not select.select([], [near], [], 0)[1]
+    link._lost("done")
+    app.close()

@@ -23,6 +23,11 @@ log = structlog.get_logger(__name__)
 
 NOT_SENT_LOWAT = 128 * 1024
 """Unsent bytes that the kernel may hold: beyond them nothing can be overtaken any more."""
+LONG_WAY = 0.01
+TRIES = 32
+"""Linux (sk_stream_is_writeable) calls a socket writable when a third of its buffer is free. On a way of so
+many seconds, which the buffer hardly covers, that third is missing in flight: so send is tried so often in
+each round trip, too. With NOT_SENT_LOWAT that covers the 4 MiB to which the buffer grows by itself."""
 TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 0)
 BACKLOG = 512
 _sendmsg = getattr(socket.socket, "sendmsg", None)  # Windows has none
@@ -35,6 +40,8 @@ class SocketLink(MuxLink):
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, *, client: bool) -> None:
         self._sock = sock
         self._blocked = False
+        self._pause = 0.0
+        self._retry: asyncio.TimerHandle | None = None
         super().__init__(loop, client=client)
         self._buffer = shared_buffer(loop)
         # In the next turn of the loop, so that the owner can set its callbacks first.
@@ -81,18 +88,31 @@ class SocketLink(MuxLink):
         if taken < size and not self._blocked:
             self._blocked = True
             self._loop.add_writer(self._sock, self._writable)
+            if self._lane.pace.rtt > LONG_WAY:
+                self._try_later(self._lane.pace.rtt, taken > 0)
         return taken
 
+    def _try_later(self, round_trip: float, moved: bool) -> None:
+        self._pause = round_trip / TRIES if moved else min(2 * self._pause, round_trip)
+        self._retry = self._loop.call_later(self._pause, self._writable)
+
     def _writable(self) -> None:
+        self._forget_try()
         self._blocked = False
         self._loop.remove_writer(self._sock)
         self._room()
+
+    def _forget_try(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
 
     def _end_output(self) -> None:
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
 
     def _release(self) -> None:
+        self._forget_try()
         if self._sock.fileno() >= 0:
             errors(self._loop).forget(self._sock)
             self._loop.remove_reader(self._sock)
