@@ -6,7 +6,7 @@ import dns.name
 import dns.rcode
 import dns.rrset
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inroad.core import dns_answer, dns_wire
@@ -113,6 +113,17 @@ def test_the_random_case_of_our_own_query_does_not_show():
     assert reply.answer[0][0].target.to_text() == "web.shop.svc.cluster.local."
 
 
+def test_the_random_case_does_not_show_in_names_that_are_never_compressed():
+    """CoreDNS ends an SRV's target with octets of the question; what is not from there keeps its case."""
+    name = "_Http._tCp.weB.sHop.sVc.cLuster.lOcal."
+    targets = ("Db-0.web.shop.sVc.cLuster.lOcal.", "Mail.Example.ORG.")
+    reply = reply_to(name, "SRV", (name, "SRV", *(f"0 50 80 {target}" for target in targets)))
+    plain = question(name.lower(), "SRV")
+    found = replied(name.lower(), "SRV", take_apart(reply, plain)).answer[0]
+    spelled = {item.target.to_text() for item in found}
+    assert spelled == {"Db-0.web.shop.svc.cluster.local.", "Mail.Example.ORG."}
+
+
 @pytest.mark.parametrize(
     ("rcode", "rrsets", "minimum", "ttl", "positive", "lifetime"),
     [
@@ -205,6 +216,7 @@ def test_what_is_no_reply_is_refused(wire):
         take_apart(wire, question("web", "A"))
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_odd_octets_in_a_reply_never_do_more_than_raise_malformed(data):
     wire = bytearray(reply_to("ext.shop.svc.cluster.local.", "A", *CHAIN))

@@ -164,8 +164,10 @@ def take_apart(reply: bytes, asked: bytes) -> Answer:
 
 
 def _spelled_out(reply: bytes, kept: list[Record]) -> bool:
-    """An owner without compression would show the random letter case of our own question."""
-    return any(record.section == 0 and 0 < reply[record.at] < 0xC0 for record in kept)
+    """Names without compression would show the random letter case of our own question; SRV forbids it."""
+    return any(
+        record.type == Type.SRV or (record.section == 0 and 0 < reply[record.at] < 0xC0) for record in kept
+    )
 
 
 def _lifetime(reply: bytes, kept: list[Record], rcode: int, kind: int) -> tuple[bool, int]:
@@ -209,7 +211,7 @@ class _Writer:
             at += wire[at] + 1
 
     def name(self, wire: bytes, *, compress: bool = True) -> None:
-        """Append a name; letters of a part that was there before take that part's case."""
+        """Append a name; letters of a part that was there before take that part's case, or are lower."""
         lower, at = wire.lower(), 0
         start = self.base + len(self.body)
         while lower[at]:
@@ -217,6 +219,8 @@ class _Writer:
             if offset is not None:
                 self.body += wire[:at] + U16.pack(0xC000 | offset)
                 break
+            if lower[at:] in self._offsets:  # CoreDNS ends SRV targets with the question's own octets
+                wire = wire[:at] + lower[at:]
             at += lower[at] + 1
         else:
             self.body += wire
