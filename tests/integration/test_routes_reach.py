@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 from aiohttp import web
+from names_stage import TableDns, serving
 
 from inroad.core.host_config import FWMARK
-from inroad.host.routes.reach import answers
+from inroad.host.routes.reach import answers, resolves
 
 LOOPS = ("asyncio", "uvloop")
 Serve = Callable[[str], int]
@@ -50,3 +51,12 @@ async def test_nobody_and_silence() -> None:
     port = silent.sockets[0].getsockname()[1]
     assert not await answers("127.0.0.1", port, mark=0, timeout=0.1)
     silent.close()
+
+
+async def test_a_name_server_that_knows_the_cluster_and_others() -> None:
+    mark = FWMARK if os.geteuid() == 0 else 0
+    name = "kubernetes.default.svc.cluster.local"
+    async with serving(TableDns({name: ["A 10.96.0.1"], "office": ["A 192.0.2.1"]}), "127.0.0.1", 15353):
+        for asked, known in ((name, True), ("office", True), (f"{name}.office", False)):
+            assert await resolves("127.0.0.1", asked, mark=mark, timeout=2.0, port=15353) == known
+    assert not await resolves("127.0.0.1", name, mark=0, timeout=0.2, port=15353)
