@@ -47,7 +47,8 @@ MEANINGS = {
 class Session:
     """What a session knows that decides where a name or an address leads.
 
-    `own`: the workstation's addresses on the VIF. `interface`: the VIF. `manager`: its pod.
+    `own`: the workstation's addresses on the VIF. `interface`: the VIF. `manager`: its pod. `table`: the
+    routing table that our routes are in.
     """
 
     policy: DnsPolicy
@@ -59,6 +60,7 @@ class Session:
     agents: tuple[AgentInfo, ...]
     wishes: Wishes
     fallback: tuple[str, ...] = ()
+    table: str = str(ROUTE_TABLE)
 
 
 def read(what: str) -> Address | Name:
@@ -116,7 +118,7 @@ def packet_path(
     if found.way not in {"vif", "virtual"}:
         route = str(found.route) if found.route is not None else ""
         return PacketPath(text, found.way, found.reason, subnet, route)
-    route = f"{subnet} dev {session.interface} table {ROUTE_TABLE}"
+    route = f"{subnet} dev {session.interface} table {session.table}"
     if real is None:
         reason = f"{found.reason} that stands for nothing now: connections to it are refused"
         return PacketPath(text, "nowhere", reason, subnet, route)

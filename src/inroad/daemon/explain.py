@@ -22,6 +22,7 @@ from inroad.daemon.cluster_view import workload
 
 if TYPE_CHECKING:
     from inroad.daemon.session import Session
+from inroad.host.choose import ROUTES_IN
 
 PATIENCE = 10.0
 """Seconds for our own DNS server; it answers within its own deadlines."""
@@ -50,6 +51,7 @@ async def _known(session: Session) -> core.Session:
         agents=origins.agents,
         wishes=origins.wishes,
         fallback=tuple(host for host, _ in session.host.fallback),
+        table=ROUTES_IN,
     )
 
 
