@@ -150,6 +150,13 @@ def test_case_is_kept(target: Target) -> None:
     assert records(output)[0][0] in (name, name.lower())
 
 
+def test_targets_of_srv_records_have_the_question_s_zone(target: Target) -> None:
+    """They may not be compressed (RFC 2782), and CoreDNS writes the zone as it was asked."""
+    service = f"web.{target.namespace}.SvC.cLuStEr.LoCaL."
+    (record,) = records(dig(target, f"_http._tcp.{service}", "SRV"))
+    assert record[4].split()[-1] == service.replace("SvC", "svc")
+
+
 def test_answers_are_authoritative_and_short_lived(target: Target) -> None:
     output = dig(target, f"web.{target.namespace}.{ZONE}")
     assert re.search(r";; flags: qr aa", output)

@@ -105,8 +105,17 @@ class Records:
             for target in targets:
                 for kind in (dns.A, dns.AAAA):
                     extra += self._names.get(target, {}).get(kind, [])
+            turned = [self._cased(record, query.name) for record in turned]
         own = query.name if owner is None else owner
         return dns.Answer(answer=[*chain, *(_named(record, own) for record in turned)], additional=extra)
+
+    def _cased(self, record: dns.Record, question: dns.Name) -> dns.Record:
+        """Return an SRV record whose target has the zone in the octets of the question, as CoreDNS does."""
+        zone = dns.pack_name(self.zone)
+        if not record.data.endswith(zone):
+            return record
+        cased = dns.pack_name(question[-len(self.zone) :])
+        return dns.Record(record.name, record.kind, record.ttl, record.data[: -len(zone)] + cased)
 
     def _pod(self, text: str, name: dns.Name) -> Entry | None:
         """Return the entry of a pod's name, `10-244-1-5.NAMESPACE.pod.DOMAIN`, or None."""
