@@ -43,6 +43,8 @@ VIF = VifConfig(
     mark=OWN_MARK,
 )
 DNS_PORT = 53
+RETRY = 5.0
+"""Seconds until the host is changed again after it refused."""
 EXPIRY_CHECK = 60.0
 """Seconds between two looks for virtual addresses that nobody uses any more."""
 
@@ -182,7 +184,10 @@ class Session:
         self.cluster.changed.set()
 
     async def _follow(self) -> None:
-        """Apply what the manager pushes, newest state first; rebuild a VIF that was lost."""
+        """Apply what the manager pushes, newest state first; rebuild a VIF that was lost.
+
+        What fails is tried again: whatever was in the way may go without anybody hearing of it.
+        """
         while True:
             await self.cluster.changed.wait()
             self.cluster.changed.clear()
@@ -190,9 +195,11 @@ class Session:
                 if self.relay.vif is None:
                     await self._rebuild_vif()
                 await self.update_host()
-            except InroadError as error:
-                log.error("the host does not follow the cluster", error=str(error))
+            except (InroadError, OSError) as error:
+                if self.host_problems != [str(error)]:
+                    log.error("the host does not follow the cluster", error=str(error))
                 self.host_problems = [str(error)]
+                asyncio.get_running_loop().call_later(RETRY, self.cluster.changed.set)
             else:
                 self.host_problems = []
 
