@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from bench import agents, cluster
+from bench import agents, cluster, fleet
 from bench.measures import MEASURES as PLAIN_MEASURES
 from bench.measures import Measure, Row
 from bench.paths import PATHS as PLAIN_PATHS
@@ -23,7 +23,7 @@ from bench.report import Values, document, table
 from bench.scenes import ONLY_HERE, SCENES, Scene
 
 PATHS = PLAIN_PATHS | agents.PATHS
-MEASURES = (*PLAIN_MEASURES, agents.SWITCH)
+MEASURES = (*PLAIN_MEASURES, agents.SWITCH, fleet.FLEET)
 RESULTS = Path(__file__).parent / "results"
 CLUSTER = "cluster"
 """The measure that has no paths: the traffic-manager's own part, on a generated cluster."""
