@@ -67,25 +67,50 @@ def windows_rows(*more: tuple[str, str, str, int]) -> str:
     return json.dumps([dict(zip(names, row, strict=True)) for row in rows])
 
 
+GATEWAYS = {"192.168.7.1": "en0", "192.168.7.254": "en0", "10.8.0.1": "utun3"}
+
+
 class System:
-    """An operating system: prints its routes, notes the commands, refuses some."""
+    """An operating system: prints its routes and those that were added, notes the commands, refuses some."""
 
     def __init__(self, *listings: str) -> None:
         self.listings = list(listings)
+        self.added: dict[str, tuple[str, str]] = {}  # interface and gateway by network
         self.calls: list[str] = []
         self.refuse: tuple[str, ...] = ()
 
     async def run(self, argv: Sequence[str]) -> Completed:
         program = argv[0].rpartition("/")[2].rpartition("\\")[2]
         if program == "netstat":
-            return Completed(tuple(argv), 0, self.listings[argv[-1] == "inet6"], "")
+            six = argv[-1] == "inet6"
+            lines = [
+                f"{n} {g or 'link#9'} {'UGSc' if g else 'UCS'} {i}\n" for n, (i, g) in self.added.items()
+            ]
+            text = self.listings[six] + "".join(line for line in lines if (":" in line.split()[0]) == six)
+            return Completed(tuple(argv), 0, text, "")
         if program == "powershell.exe":
             assert argv[-1] == LIST
-            return Completed(tuple(argv), 0, self.listings[0], "")
+            names = ("DestinationPrefix", "NextHop", "InterfaceAlias", "Metric")
+            rows = [(n, g or ("::" if ":" in n else "0.0.0.0"), i, 0) for n, (i, g) in self.added.items()]
+            listed = json.loads(self.listings[0]) + [dict(zip(names, row, strict=True)) for row in rows]
+            return Completed(tuple(argv), 0, json.dumps(listed), "")
         self.calls.append(" ".join([program, *argv[1:]]))
         if any(word in self.calls[-1] for word in self.refuse):
             return Completed(tuple(argv), 1, "", "Zugriff verweigert\n")
+        self.act(list(argv))
         return Completed(tuple(argv), 0, "", "")
+
+    def act(self, argv: list[str]) -> None:
+        words = dict(word.split("=", 1) for word in argv if "=" in word)
+        if "-net" in argv:
+            network, where = argv[5], argv[6:]
+            way = (where[1], "") if len(where) == 2 else (GATEWAYS[where[0]], where[0])
+        else:
+            network, way = words["prefix"], (words["interface"], words.get("nexthop", ""))
+        if "add" in argv:
+            self.added[network] = way
+        else:
+            self.added.pop(network, None)
 
     def said(self) -> list[str]:
         calls, self.calls = self.calls, []
@@ -164,6 +189,47 @@ async def test_never_proxy_follows_a_new_gateway(journal: Journal) -> None:
     ]
     await routes.close()
     assert changed == []
+
+
+@pytest.mark.parametrize("make", [mac, windows])
+async def test_what_somebody_removes_is_put_back_and_nothing_else(journal: Journal, make: object) -> None:
+    system, routes = make(journal)  # type: ignore[operator]
+    told = asyncio.Event()
+    routes.watch(told.set)
+    await routes.apply(WANTED)
+    commands = system.said()
+    del system.added["10.96.0.0/16"], system.added["10.96.7.0/24"]
+    routes._host_changed()
+    await told.wait()
+    assert system.said() == [one for one in commands if "10.96.0.0/16" in one or "10.96.7.0/24" in one]
+    told.clear()
+    routes._host_changed()
+    await told.wait()
+    assert system.said() == []
+    assert len(journal.pending()) == 5, "each is announced once"
+    await routes.apply(RouteConfig())
+    assert (system.added, journal.pending()) == ({}, [])
+
+
+async def test_a_route_that_can_not_be_put_back_is_tried_again(journal: Journal) -> None:
+    system, routes = mac(journal)
+    told = asyncio.Event()
+    routes.watch(told.set)
+    await routes.apply(WANTED)
+    system.added.clear()
+    system.refuse = ("add",)
+    for expected in (5, 5):
+        system.said()
+        told.clear()
+        routes._host_changed()
+        await told.wait()
+        assert len(system.said()) == expected
+    system.refuse = ()
+    told.clear()
+    routes._host_changed()
+    await told.wait()
+    assert len(system.added) == 5
+    await routes.close()
 
 
 async def test_windows_commands(journal: Journal) -> None:

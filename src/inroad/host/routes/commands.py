@@ -115,13 +115,26 @@ class CommandRoutes:
             self._following = asyncio.get_running_loop().create_task(self._follow())
 
     async def _follow(self) -> None:
-        """Lead never-proxy to where it goes now, then tell whom it concerns."""
+        """Lead never-proxy to where it goes now, put back what is missing, then tell whom it concerns."""
         try:
             async with self._turn:
                 await self._apply(self._wanted)
+                await self._put_back()
         except HostChangeFailed as error:
             _log.warning("routes do not follow the host", error=str(error))
         self._on_change()
+
+    async def _put_back(self) -> None:
+        """Add again what the host no longer lists. It is announced already, and may be there unlisted."""
+        there = {(route.network, route.interface) for route in await _list(self._commands, self._run)}
+        for way in self._entries:
+            if (way.network, way.interface) in there:
+                continue
+            done = await _done(self._run, self._commands.add(way))
+            if done.ok:
+                _log.info(
+                    "a route was gone and is put back", network=str(way.network), interface=way.interface
+                )
 
     async def close(self) -> None:
         """See `Routes.close`."""
