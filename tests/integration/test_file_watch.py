@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,6 +75,22 @@ async def test_each_change_is_told(tmp_path, monkeypatch, change: Callable[[Path
         await told.next()
         replace(path)
         await told.next()
+
+
+async def test_when_watches_run_out_the_files_are_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(file_watch, "POLL", 0.02)
+    path = tmp_path / "resolv.conf"
+    write(path)
+    with watching(path) as told:
+        monkeypatch.setattr(file_watch._Inotify, "_add", no_more)
+        append(path)
+        await told.next()
+        append(path)
+        await told.next()
+
+
+def no_more(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "no inotify watches left")
 
 
 async def test_what_a_link_leads_to_is_followed(tmp_path):

@@ -31,6 +31,9 @@ _MASK_ADD = 0x20000000
 _EVENT = struct.Struct("iIII")
 
 
+State = tuple[str, int, int] | None
+
+
 class FileWatch:
     """Calls `on_change` soon after something happened to one of `paths`, once for many events.
 
@@ -43,13 +46,22 @@ class FileWatch:
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
         self._due: asyncio.TimerHandle | None = None
+        self._seen: list[State] = []
         self._inotify = _Inotify.open()
+        if self._inotify is not None:
+            self._loop.add_reader(self._inotify.fd, self._readable)
+        self._arm()
+
+    def _arm(self) -> None:
+        """Watch the ways as they are now; look from time to time where the kernel does not watch for us."""
+        if self._inotify is not None:
+            try:
+                self._inotify.watch(self._paths)
+            except OSError:  # this user has used up the watches there may be
+                self._stop_inotify()
         if self._inotify is None:
             self._seen = list(map(_state, self._paths))
             self._due = self._loop.call_later(POLL, self._look)
-        else:
-            self._inotify.watch(self._paths)
-            self._loop.add_reader(self._inotify.fd, self._readable)
 
     def _readable(self) -> None:
         if self._inotify is not None and self._inotify.concerns() and self._due is None:
@@ -57,8 +69,7 @@ class FileWatch:
 
     def _tell(self) -> None:
         self._due = None
-        if self._inotify is not None:
-            self._inotify.watch(self._paths)  # the way may be another one now
+        self._arm()  # the way may be another one now
         self._on_change()
 
     def _look(self) -> None:
@@ -73,6 +84,9 @@ class FileWatch:
         if self._due is not None:
             self._due.cancel()
             self._due = None
+        self._stop_inotify()
+
+    def _stop_inotify(self) -> None:
         if self._inotify is not None:
             self._loop.remove_reader(self._inotify.fd)
             os.close(self._inotify.fd)
@@ -98,7 +112,7 @@ class _Inotify:
         return cls(fd, library) if fd >= 0 else None
 
     def watch(self, paths: Sequence[Path]) -> None:
-        """Watch the ways to these files, and nothing else any more."""
+        """Watch the ways to these files, and nothing else any more; raises `OSError` when that can't be."""
         names: dict[int, set[bytes]] = {}
         for path in paths:
             steps = way(path)
@@ -114,6 +128,8 @@ class _Inotify:
         watched = self._library.inotify_add_watch(self.fd, os.fsencode(path), mask | _MASK_ADD)
         if watched >= 0:
             names.setdefault(watched, set()).add(name)
+        elif ctypes.get_errno() == errno.ENOSPC:
+            raise OSError(errno.ENOSPC, "no inotify watches left")
 
     def concerns(self) -> bool:
         """Read the events; tells whether one of them is about a watched file."""
@@ -148,7 +164,7 @@ def way(path: Path) -> list[tuple[Path, str]]:
     return steps
 
 
-def _state(path: Path) -> tuple[str, int, int] | None:
+def _state(path: Path) -> State:
     """What changes with a file: where it really is, its time and its size."""
     try:
         found = path.stat()
