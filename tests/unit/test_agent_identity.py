@@ -8,7 +8,9 @@ import pytest
 from inroad.core.errors import ApiUnreachable, Forbidden
 from inroad.core.messages import TOKEN_AUDIENCE, AgentHello, TicketRequest
 from inroad.manager.agent_pods import AgentPod
+from inroad.manager.agent_side import AgentSide
 from inroad.manager.identity import TICKET_LIFE, NotNow, NotProved, Tickets
+from inroad.manager.settings import Settings
 from inroad.manager.token_check import ASK_AGAIN, REREAD, TokenCheck
 from inroad.sandbox.apiserver.tokens import ISSUER, TokenIssuer
 
@@ -235,3 +237,21 @@ def test_an_agent_fits_its_pod(pod, kind, words):
 
 def test_the_audience_is_of_no_other_use():
     assert TOKEN_AUDIENCE == "inroad-traffic-manager"
+
+
+@pytest.mark.parametrize(
+    ("settings", "known", "refusal"),
+    [
+        (Settings(), None, ""),
+        (Settings(namespaces=("shop",)), None, ""),
+        (Settings(namespaces=("default",)), ("default",), "does not serve namespace shop"),
+        (Settings(namespace_selector="team=a"), ("shop",), ""),
+        (Settings(namespace_selector="team=a"), ("default",), "does not serve namespace shop"),
+        (Settings(namespace_selector="team=a"), None, "not known yet"),
+    ],
+)
+async def test_agents_of_other_namespaces_are_turned_away(settings, known, refusal):
+    side = AgentSide(Api({}), settings, lambda agents: None, lambda: known)
+    with pytest.raises(NotProved, match=refusal or "does not accept the token") as told:
+        await side._prove(msgspec.structs.replace(HELLO, kind="sidecar", token="bad"), "10.0.0.1")
+    assert isinstance(told.value, NotNow) == (known is None and bool(refusal))

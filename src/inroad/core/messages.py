@@ -206,7 +206,10 @@ class TicketRequest(msgspec.Struct, frozen=True, tag="ticket-request"):
 
 
 class Ticket(msgspec.Struct, frozen=True, tag="ticket", omit_defaults=True):
-    """A single-use proof for one pod, valid for a minute, and what an agent needs to find the manager."""
+    """A single-use proof for one pod, valid for a minute, and what an agent's container is to be.
+
+    The fields from `manager` on are those of `core.agent_container.AgentSpec`.
+    """
 
     id: int
     ticket: str = ""
@@ -214,6 +217,10 @@ class Ticket(msgspec.Struct, frozen=True, tag="ticket", omit_defaults=True):
     ca_pem: str = ""
     image: str = ""
     error: str = ""
+    pull_policy: str = "IfNotPresent"
+    resources: dict[str, object] = {}
+    security: dict[str, object] = {}
+    port: int = AGENT_CLIENT_PORT
 
 
 class AccessRequest(msgspec.Struct, frozen=True, tag="access-request"):

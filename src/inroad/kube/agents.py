@@ -84,7 +84,15 @@ async def workloads(api: ApiClient, namespace: str) -> list[tuple[str, int, int]
 
 
 def _spec(ticket: Ticket) -> AgentSpec:
-    return AgentSpec(ticket.image or "inroad", ticket.manager, ticket.ca_pem)
+    return AgentSpec(
+        ticket.image,
+        ticket.manager,
+        ticket.ca_pem,
+        ticket.pull_policy,
+        ticket.resources,
+        ticket.security,
+        ticket.port,
+    )
 
 
 def ephemeral_container(name: str, pod: Pod, namespace: str, workload: str, ticket: Ticket) -> Json:
@@ -100,6 +108,7 @@ def ephemeral_container(name: str, pod: Pod, namespace: str, workload: str, tick
     return {
         "name": name,
         "image": spec.image,
+        "imagePullPolicy": spec.pull_policy,
         "args": ["serve", "agent"],
         "env": environment(spec, "ephemeral") + [{"name": key, "value": value} for key, value in own.items()],
         "securityContext": spec.security,

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 
 import structlog
@@ -24,7 +24,7 @@ from inroad.manager.access import AccessRule
 from inroad.manager.agent_pods import workload_of
 from inroad.manager.agents import AgentRegistry
 from inroad.manager.authority import Certificates
-from inroad.manager.identity import NotProved, Tickets
+from inroad.manager.identity import NotNow, NotProved, Tickets
 from inroad.manager.injector import Injector
 from inroad.manager.settings import Settings
 from inroad.manager.token_check import TokenCheck
@@ -43,9 +43,19 @@ log = structlog.get_logger()
 
 
 class AgentSide:
-    """Agents as the manager has them; `registry` is the part that clients use."""
+    """Agents as the manager has them; `registry` is the part that clients use.
 
-    def __init__(self, api: ApiClient, settings: Settings, on_change: Callable[[Agents], None]) -> None:
+    `namespaces`: those of the manager's clients, None as long as they are not known.
+    """
+
+    def __init__(
+        self,
+        api: ApiClient,
+        settings: Settings,
+        on_change: Callable[[Agents], None],
+        namespaces: Callable[[], Sequence[str] | None],
+    ) -> None:
+        self._namespaces = namespaces
         self.rule = AccessRule(
             by_namespace=settings.agent_access == "namespace", secret=secrets.token_bytes(32)
         )
@@ -101,8 +111,17 @@ class AgentSide:
             stack.push_async_callback(webhook.cleanup)
 
     def _manages(self, namespace: str) -> bool:
-        """Tell whether agents of a namespace are for our clients. A selector is the webhook's own."""
+        """Tell whether pods of a namespace get sidecars; where a selector says which, the webhook has it."""
         return not self._settings.namespaces or namespace in self._settings.namespaces
+
+    def _check_namespace(self, namespace: str) -> None:
+        """Raise `NotProved` unless agents of a namespace are for our clients."""
+        known = self._namespaces()
+        if self._settings.namespace_selector and known is None:
+            raise NotNow("the cluster's namespaces are not known yet")
+        selected = not self._settings.namespace_selector or namespace in (known or ())
+        if not (self._manages(namespace) and selected):
+            raise NotProved(f"this traffic-manager does not serve namespace {namespace}")
 
     def _spec(self) -> AgentSpec:
         authority = self._certificates.authority
@@ -123,14 +142,22 @@ class AgentSide:
     def give_ticket(self, request: TicketRequest) -> Ticket:
         """Issue a ticket with what its agent needs; raises `NotProved`."""
         spec = self._spec()
-        if not self._manages(request.namespace):
-            raise NotProved(f"this traffic-manager does not serve namespace {request.namespace}")
-        return Ticket(request.id, self._tickets.issue(request), spec.manager, spec.ca_pem, spec.image)
+        self._check_namespace(request.namespace)
+        return Ticket(
+            request.id,
+            self._tickets.issue(request),
+            spec.manager,
+            spec.ca_pem,
+            spec.image,
+            pull_policy=spec.pull_policy,
+            resources=spec.resources,
+            security=spec.security,
+            port=spec.port,
+        )
 
     async def _prove(self, hello: AgentHello, address: str) -> tuple[str, str]:
         """Check a claim; returns the agent's workload and its pass."""
-        if not self._manages(hello.namespace):
-            raise NotProved(f"this traffic-manager does not serve namespace {hello.namespace}")
+        self._check_namespace(hello.namespace)
         claimed = pass_ = ""
         if hello.ticket:
             claimed = self._tickets.redeem(hello)

@@ -45,7 +45,7 @@ class Manager:
         self.namespace = environ.get("POD_NAMESPACE", "inroad")
         self.api = api
         settings = Settings.of(environ)
-        self.agents = AgentSide(api, settings, self._agents_changed)
+        self.agents = AgentSide(api, settings, self._agents_changed, self._namespaces)
         dialler = Dialler(DialPolicy(settings.dial_allow))
         side = self.agents
         services = Services(dialler, LookupService().answer, side.registry, side.give_ticket, side.rule)
@@ -74,6 +74,9 @@ class Manager:
     def _cluster_changed(self, cluster: ClusterInfo) -> None:
         self.cluster = cluster
         self._publish()
+
+    def _namespaces(self) -> tuple[str, ...] | None:
+        return self.cluster.namespaces if self.ready else None
 
     def _agents_changed(self, agents: Agents) -> None:
         self.clients.publish_agents(agents)
