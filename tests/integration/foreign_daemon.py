@@ -20,9 +20,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from inroad.host import choose as host_choose
+from inroad.host.routes import choose as routes_choose
 
-host_choose.OWN_MARK, host_choose.ROUTES_IN = 0, "main"  # before anybody takes it
+routes_choose.OWN_MARK, routes_choose.ROUTES_IN = 0, "main"  # before anybody takes it
 
 from foreign_stage import FakeMac, FakeWaits, FakeWintun, Shell  # noqa: E402
 from vif_stage import ip  # noqa: E402
@@ -33,7 +33,6 @@ from inroad.host.resolver import choose as resolver_choose  # noqa: E402
 from inroad.host.resolver.macos import MacosResolver  # noqa: E402
 from inroad.host.resolver.places import Places  # noqa: E402
 from inroad.host.resolver.windows import WindowsResolver  # noqa: E402
-from inroad.host.routes import choose as routes_choose  # noqa: E402
 from inroad.host.routes.commands import CommandRoutes  # noqa: E402
 from inroad.host.routes.macos import MacRoutes  # noqa: E402
 from inroad.host.routes.watching import watch_output  # noqa: E402

@@ -35,7 +35,7 @@ class NoPrivilege(InroadError):
 
 
 class NoTunDevice(InroadError):
-    """The kernel offers no TUN device (`/dev/net/tun`)."""
+    """The kernel offers no TUN device (`/dev/net/tun`, utun; Windows: no wintun.dll)."""
 
     code, exit_code = "no-tun-device", 11
 

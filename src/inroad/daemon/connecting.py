@@ -31,10 +31,9 @@ from inroad.daemon.session import DNS_PORT, VIF, Parts, Session, open_session_vi
 from inroad.daemon.settings import Settings
 from inroad.daemon.user_child import Peer, load
 from inroad.daemon.virtual import VirtualAddresses
-from inroad.host.choose import OWN_MARK
 from inroad.host.journal import Journal
 from inroad.host.resolver.choose import open_resolver
-from inroad.host.routes.choose import open_routes
+from inroad.host.routes.choose import OWN_MARK, open_routes
 from inroad.host.vif.api import Vif
 from inroad.kube.client import ApiClient
 from inroad.kube.credentials import Credentials

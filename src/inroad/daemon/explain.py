@@ -22,7 +22,7 @@ from inroad.daemon.cluster_view import workload
 
 if TYPE_CHECKING:
     from inroad.daemon.session import Session
-from inroad.host.choose import ROUTES_IN
+from inroad.host.routes.choose import ROUTES_IN
 
 PATIENCE = 10.0
 """Seconds for our own DNS server; it answers within its own deadlines."""

@@ -15,8 +15,8 @@ from ipaddress import ip_address, ip_network
 from inroad.core.host_config import Network
 from inroad.core.routing import inside_candidates
 from inroad.daemon.cluster_view import ClusterView
-from inroad.host.choose import OWN_MARK
 from inroad.host.routes.api import HostRoute
+from inroad.host.routes.choose import OWN_MARK
 from inroad.host.routes.reach import answers, resolves
 
 HEALTH_PORT = 15702

@@ -29,9 +29,9 @@ from inroad.daemon.relay import Relay
 from inroad.daemon.settings import Settings
 from inroad.daemon.user_child import Peer, load
 from inroad.daemon.virtual import VirtualAddresses
-from inroad.host.choose import OWN_MARK
 from inroad.host.file_watch import FileWatch
 from inroad.host.journal import Journal
+from inroad.host.routes.choose import OWN_MARK
 from inroad.host.vif.api import Vif, VifConfig
 from inroad.host.vif.choose import open_vif
 from inroad.kube.client import ApiClient

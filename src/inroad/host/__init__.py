@@ -5,5 +5,5 @@
 * `journal`: what is about to be changed, written down before; `cleanup` puts it back after a crash.
 * `run`: starts the system's programs. `conversation_posix`, `conversation_windows`: a program with a user's
   rights that is handed something and answers; `user_windows`: users of Windows.
-* `choose`: places, our mark, and taking a user's identity, by platform. `file_watch`: hears of changed files.
+* `choose`: places, and taking a user's identity, by platform. `file_watch`: hears of changed files.
 """

@@ -1,16 +1,9 @@
-"""What the platform decides for the whole workstation: places, our mark, taking another user's identity."""
+"""What the platform decides for the whole workstation: places, and taking another user's identity."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-
-from inroad.core.host_config import FWMARK, ROUTE_TABLE
-
-OWN_MARK = FWMARK if sys.platform == "linux" else 0
-"""Mark on the daemon's own sockets; 0 where there are none, and never-proxy routes alone have to do."""
-ROUTES_IN = str(ROUTE_TABLE) if sys.platform == "linux" else "main"
-"""The routing table that our routes are in: elsewhere than on Linux there is one for all."""
 
 if sys.platform == "win32":
     STATE_DIRECTORY = r"C:\Program Files\inroad"

@@ -1,4 +1,4 @@
-"""Which back end sets the routes: there is one for each operating system."""
+"""Which back end sets the routes: there is one for each operating system. And what leads past them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ import sys
 from functools import partial
 
 from inroad.core.errors import HostChangeFailed
+from inroad.core.host_config import FWMARK, ROUTE_TABLE
 from inroad.host.journal import Entry, Journal
 from inroad.host.routes.api import Routes
+
+OWN_MARK = FWMARK if sys.platform == "linux" else 0
+"""Mark on the daemon's own sockets; 0 where there are none, and never-proxy routes alone have to do."""
+ROUTES_IN = str(ROUTE_TABLE) if sys.platform == "linux" else "main"
+"""The routing table that our routes are in: elsewhere than on Linux there is one for all."""
 
 # Each platform imports its own back end only, when it is needed.
 # ruff: noqa: PLC0415
