@@ -14,7 +14,7 @@ from aiohttp import web
 from kube_stage import TOKEN, Stage, pod
 
 from inroad.core.errors import ApiCertificate, ApiUnreachable, CredentialsRejected, Forbidden
-from inroad.kube.client import ApiClient
+from inroad.kube.client import CONNECT_TIMEOUT, ApiClient
 from inroad.kube.credentials import Credentials
 from inroad.kube.failures import ApiStatus
 from inroad.kube.portforward import port_forward
@@ -304,3 +304,23 @@ async def test_a_busy_server_is_asked_again_when_it_says_so(stage: Stage, client
     with pytest.raises(ApiStatus, match="503"):
         await client.get("/version")
     assert len(stage.requests) == 4
+
+
+async def test_a_server_that_does_not_answer_is_given_up_after_the_configured_time() -> None:
+    """Its queue of connections is full, so that the kernel drops what comes: nobody refuses."""
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        waiting = [socket.socket() for _ in range(4)]
+        for sock in waiting:
+            sock.setblocking(False)
+            sock.connect_ex(full.getsockname())
+        client = ApiClient(Credentials(server=f"http://127.0.0.1:{full.getsockname()[1]}"), patience=0.3)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT - 1):
+                with pytest.raises(ApiUnreachable):
+                    await client.get("/version")
+        finally:
+            await client.close()
+            for sock in waiting:
+                sock.close()

@@ -122,6 +122,21 @@ def test_the_file_is_followed_while_connected(stage: Stage) -> None:
     assert not resolves(stage, "shortcut.example")
 
 
+def test_the_log_says_as_much_as_the_file_wants_while_connected(stage: Stage) -> None:
+    def refusals() -> int:
+        stage.run("nc", "-z", "-w", "5", stage.address(stage.pods("shop/web")[0]), "81", status=1)
+        return stage.run("cat", "/run/inroad/daemon.log", user="root").stdout.count("dial refused")
+
+    stage.inroad("connect", "-n", "shop")
+    assert refusals() == 0
+    stage.write(FILE, "logLevels:\n  daemon: debug\n")
+    eventually(lambda: refusals() > 0)
+    stage.write(FILE, "logLevels:\n  daemon: error\n")
+    eventually(lambda: values(stage)["logLevels.daemon"] == ("error", "config.yml"))
+    before = refusals()
+    assert refusals() == before
+
+
 def test_a_wrong_file_is_refused_with_its_place(stage: Stage) -> None:
     stage.write(FILE, "dns:\n  excludes: [a]\n  lookupTimeout: soon\n")
     done = stage.inroad("connect", status=ConfigInvalid.exit_code)
