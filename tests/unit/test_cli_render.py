@@ -5,7 +5,9 @@ from inroad.cli.render import outcome_text, status_text, subnets
 from inroad.core.status import (
     DnsStatus,
     MovedStatus,
+    OriginStatus,
     Outcome,
+    PathStatus,
     ResolverStatus,
     Status,
     SubnetStatus,
@@ -114,3 +116,12 @@ def test_virtual_addresses_are_told_with_what_they_stand_for() -> None:
 )
 def test_connect_ends_with_what_it_did(change: str, head: str) -> None:
     assert click.unstyle(outcome_text(Outcome(change, connected(), 812))).splitlines()[0] == head
+
+
+def test_the_origin_says_how_it_is_reached() -> None:
+    status = connected()
+    status.origin = OriginStatus("web-1", "ephemeral", "attached to deploy/web in shop", PathStatus("direct"))
+    line = "  origin      ephemeral agent web-1: attached to deploy/web in shop; direct"
+    assert line in text(status).splitlines()
+    status.origin.path = PathStatus("relayed", "no right to port-forward")
+    assert text(status).count("in shop; relayed (no right to port-forward)") == 1

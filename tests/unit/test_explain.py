@@ -21,7 +21,7 @@ from inroad.core.messages import AgentInfo
 from inroad.core.names import parse
 from inroad.core.origin import Wishes, Workload
 from inroad.core.routing import Routing
-from inroad.core.status import Explanation
+from inroad.core.status import Explanation, PathStatus
 from inroad.core.subnets import Dropped, Planned
 from inroad.core.vnat import Moved, Target
 
@@ -247,6 +247,13 @@ def test_who_would_dial(agents, wishes, bound, pod, kind, reason):
     session = replace(SESSION, agents=agents, wishes=wishes)
     origin = packet_path(session, VIRTUAL, Target(ip_address("10.97.0.1"), "deploy/web"), bound).origin
     assert (origin.pod, origin.kind, origin.reason) == (pod, kind, reason)
+
+
+def test_how_an_agent_is_reached_is_told_too():
+    session = replace(SESSION, agents=(AGENT,), wishes=Wishes("shop"), paths={AGENT.id: PathStatus("direct")})
+    path = packet_path(session, VIRTUAL, Target(ip_address("10.97.0.1")))
+    text = click.unstyle(explanation_text(Explanation(str(VIRTUAL), None, [path])))
+    assert "the ephemeral agent (web-0): an agent of namespace shop; direct" in text
 
 
 @pytest.mark.parametrize(

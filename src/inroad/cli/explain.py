@@ -71,4 +71,6 @@ def _dialler(origin: OriginStatus) -> str:
     if not origin.kind:
         return f"nobody: {origin.reason}"
     who = "the traffic-manager" if origin.kind == "traffic-manager" else f"the {origin.kind} agent"
-    return f"{who} ({origin.pod}): {origin.reason}" if origin.pod else f"{who}: {origin.reason}"
+    pod = f" ({origin.pod})" if origin.pod else ""
+    path = f"; {origin.path}" if origin.path.kind else ""
+    return f"{who}{pod}: {origin.reason}{path}"

@@ -77,8 +77,8 @@ def _origin(status: Status) -> str:
     """Who dials and looks up, and why."""
     origin = status.origin
     who = "the traffic-manager" if origin.kind == "traffic-manager" else f"{origin.kind} agent {origin.pod}"
-    path = origin.path.kind + (f" ({origin.path.reason})" if origin.path.reason else "")
-    return f"{who}: {origin.reason}" + (f"; {path}" if path else "") if origin.reason else ""
+    path = f"; {origin.path}" if origin.path.kind else ""
+    return f"{who}: {origin.reason}{path}" if origin.reason else ""
 
 
 def _moved(status: Status) -> Iterable[str]:

@@ -6,8 +6,8 @@ Nothing is decided here. The functions that decide for queries and packets (`dns
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from inroad.core import names, routing
@@ -20,7 +20,7 @@ from inroad.core.messages import AgentInfo
 from inroad.core.names import Name
 from inroad.core.origin import Origin, Wishes, Workload, choose
 from inroad.core.routing import Routing
-from inroad.core.status import NamePath, OriginStatus, PacketPath
+from inroad.core.status import NamePath, OriginStatus, PacketPath, PathStatus
 from inroad.core.vnat import Target
 
 MEANINGS = {
@@ -48,7 +48,7 @@ class Session:
     """What a session knows that decides where a name or an address leads.
 
     `own`: the workstation's addresses on the VIF. `interface`: the VIF. `manager`: its pod. `table`: the
-    routing table that our routes are in.
+    routing table that our routes are in. `paths`: how agents, by id, are reached.
     """
 
     policy: DnsPolicy
@@ -61,6 +61,7 @@ class Session:
     wishes: Wishes
     fallback: tuple[str, ...] = ()
     table: str = str(ROUTE_TABLE)
+    paths: Mapping[str, PathStatus] = field(default_factory=dict)
 
 
 def read(what: str) -> Address | Name:
@@ -145,7 +146,8 @@ def origin_status(session: Session, chosen: Origin) -> OriginStatus:
         return OriginStatus("", "", chosen.reason)
     for agent in session.agents:
         if agent.id == chosen.agent:
-            return OriginStatus(agent.pod, agent.kind, chosen.reason)
+            path = session.paths.get(agent.id, PathStatus())
+            return OriginStatus(agent.pod, agent.kind, chosen.reason, path)
     return OriginStatus(session.manager, reason=chosen.reason)
 
 

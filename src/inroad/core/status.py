@@ -119,6 +119,9 @@ class PathStatus(msgspec.Struct):
     kind: str = ""
     reason: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.kind} ({self.reason})" if self.reason else self.kind
+
 
 class OriginStatus(msgspec.Struct):
     """Who dials and looks up: a pod with its kind of agent (or `traffic-manager`), and why.

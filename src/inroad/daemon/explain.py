@@ -52,6 +52,7 @@ async def _known(session: Session) -> core.Session:
         wishes=origins.wishes,
         fallback=tuple(host for host, _ in session.host.fallback),
         table=ROUTES_IN,
+        paths={agent.id: session.direct.path(agent.id) for agent in origins.agents},
     )
 
 
