@@ -128,6 +128,25 @@ def udp(way: Way, seconds: int, directory: Path) -> dict[str, float]:
     return {"udp_trips": trips, "udp_rate": best}
 
 
+STALL = """
+iperf3 -c $0 -p $1 -R -t 600 >/dev/null & reader=$!
+trap 'kill -KILL $reader; exit' TERM
+sleep 1
+kill -STOP $reader
+wait
+"""
+
+
+def beside_stalled(way: Way, seconds: int, directory: Path) -> dict[str, float]:
+    """Measure small requests alone, then beside a download whose reader was stopped in full flight."""
+    del directory
+    alone = latency(wrk(way, seconds, 1), "99")
+    with way.client.process("bash", "-c", STALL, way.target, str(IPERF)):
+        time.sleep(2)  # until every buffer on the way is full
+        beside = latency(wrk(way, seconds, 1), "99")
+    return {"stalled_p99": beside, "stalled_ratio": beside / alone}
+
+
 def beside_bulk(way: Way, seconds: int, directory: Path) -> dict[str, float]:
     """Measure small requests alone, then beside one bulk flow each way."""
     del directory
@@ -224,6 +243,14 @@ MEASURES = (
         ),
         udp,
         needs="udp",
+    ),
+    Measure(
+        "stalled",
+        (
+            Row("stalled_p99", "HTTP p99 beside a stalled download", "µs", more_is_better=False),
+            Row("stalled_ratio", "that as a multiple of p99 alone", "", more_is_better=False),
+        ),
+        beside_stalled,
     ),
     Measure(
         "dns",
