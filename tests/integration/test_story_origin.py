@@ -114,9 +114,9 @@ def test_relative_names_mean_what_they_mean_in_pods_of_the_namespace(stage: Stag
         pod = f"pod/{namespace}/{sorted(pods(stage, namespace, 'web'))[0]}"
         there = {name: resolve(stage, name, pod) for name in ("db-0.db", "web")}
         assert {name: resolve(stage, name) for name in there} == there, "the traffic-manager looks up"
-        with namespace_agent(stage, namespace):
-            assert {name: resolve(stage, name) for name in there} == there, "the agent looks up"
         assert bool(there["db-0.db"]) == (namespace == "shop")
+    with namespace_agent(stage):
+        assert {name: resolve(stage, name) for name in there} == there, "the agent looks up"
 
 
 def steady() -> list[dict[str, object]]:
