@@ -22,6 +22,7 @@ from inroad.core.messages import Dial, decode_dial
 from inroad.origin.hops import mark
 from inroad.origin.ping import NotPermitted, Ping, open_ping
 from inroad.origin.udp import UdpAssociation
+from inroad.polling import WRITE, poller
 from inroad.tunnel.api import Flow, FlowHandler, Quiet, Refusal
 from inroad.tunnel.pump import YOUNG_READS, SocketPump, tune
 
@@ -66,6 +67,7 @@ class Dialler:
         self.loop = asyncio.get_running_loop()
         self.policy = policy or DialPolicy()
         """May be replaced at any time; holds for the dials that come."""
+        self.poll = poller(self.loop)
         self._max_dialing = max_dialing
         self._dialing = 0
         self.ping_problem: str | None = None
@@ -175,11 +177,19 @@ class TcpDial(Quiet):
             self._refuse(refusal(error), error.strerror or "")
             return
         if code == errno.EINPROGRESS:
-            self._dialler.loop.add_writer(sock, self._answered)
+            self._dialler.poll.watch(sock, self, WRITE)
         else:
             self._judge(code)
 
-    def _answered(self) -> None:
+    def readable(self) -> None:
+        """Not yet: that is the pump's."""
+
+    def broken(self) -> None:
+        """The target answered that it will not."""
+        self.writable()
+
+    def writable(self) -> None:
+        """The target answered, one way or the other."""
         if self._sock is not None:
             self._judge(self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
@@ -195,8 +205,6 @@ class TcpDial(Quiet):
             tune(sock)
             self._flow.accept()
             SocketPump.attach(self._dialler.loop, sock, self._flow, looks=YOUNG_READS)
-            # Only now: uvloop makes a new handle for a socket that was not watched for a moment.
-            self._dialler.loop.remove_writer(sock)
         self._end()
 
     def expire(self) -> None:
@@ -218,7 +226,7 @@ class TcpDial(Quiet):
         if self.timer is not None:
             self.timer.cancel()
         if self._sock is not None:
-            self._dialler.loop.remove_writer(self._sock)
+            self._dialler.poll.forget(self._sock)
             self._sock.close()
             self._sock = None
         if self._started:  # else `start` is still to come, and will find it done

@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable
 
 from inroad.core.flows import Refusal
-from inroad.polling import errors
+from inroad.polling import READ, WRITE, poller
 from inroad.tunnel.api import Flow
 
 READ_SIZE = 256 * 1024
@@ -62,7 +62,6 @@ class SocketPump:
     """
 
     __slots__ = (
-        "_broken",
         "_buffer",
         "_closed",
         "_cut",
@@ -72,6 +71,7 @@ class SocketPump:
         "_looks",
         "_loop",
         "_out",
+        "_poll",
         "_reading",
         "_sock",
         "_waiting",
@@ -84,6 +84,7 @@ class SocketPump:
         self._sock = sock
         self._flow = flow
         self._buffer = shared_buffer(loop)
+        self._poll = poller(loop)
         self._out: bytearray | None = None
         self._looks = looks
         self._waiting = False
@@ -93,7 +94,6 @@ class SocketPump:
         self._eof_from_flow = False
         self._closed = False
         self._cut = False
-        self._broken = False
         self.on_close: Callable[[], None] | None = None
 
     @classmethod
@@ -106,7 +106,6 @@ class SocketPump:
         """
         pump = cls(loop, sock, flow, looks)
         flow.handler = pump
-        errors(loop).watch(sock, pump.broken)
         pump._read_on()
         return pump
 
@@ -115,20 +114,25 @@ class SocketPump:
     def _read_on(self) -> None:
         if not self._reading and not self._eof_from_socket and not self._closed:
             self._reading = True
-            self._loop.add_reader(self._sock, self._readable)
+            self._watch()
 
     def _read_no_more(self) -> None:
         if self._reading:
             self._reading = False
-            self._loop.remove_reader(self._sock)
+            self._watch()
 
-    def _readable(self) -> None:
+    def _watch(self) -> None:
+        if not self._closed:
+            self._poll.watch(self._sock, self, self._reading * READ | self._writing * WRITE)
+
+    def readable(self) -> None:
+        """Read once and pass it on."""
+        if self._closed:
+            return
         limit = 0 if self._waiting else self._flow.read_size()
         if not limit:
             # Only now: most waits end before the next byte comes, and cost no system call.
             self._read_no_more()
-            if self._broken:
-                self._fail()
             return
         buffer = self._buffer
         eof = False
@@ -170,19 +174,9 @@ class SocketPump:
         self._read_on()
 
     def broken(self) -> None:
-        """The socket was reset, or timed out; what came before that can still be read."""
-        self._broken = True
-        if self._reading:
-            self._loop.remove_reader(self._sock)
-            self._drain()
-        else:
+        """The socket was reset, or timed out, while it is not read."""
+        if not self._closed:
             self._fail()
-
-    def _drain(self) -> None:
-        """Read to the error, a piece in each turn of the loop, which no longer polls this socket."""
-        if self._reading:
-            self._readable()
-            self._loop.call_soon(self._drain)
 
     # From the flow to the socket
 
@@ -203,9 +197,12 @@ class SocketPump:
         if sent < len(data):
             self._out = bytearray(data[sent:])
             self._writing = True
-            self._loop.add_writer(self._sock, self._writable)
+            self._watch()
 
-    def _writable(self) -> None:
+    def writable(self) -> None:
+        """Send what waits."""
+        if self._closed:
+            return
         out = self._out or bytearray()
         last = self._eof_from_flow and len(out) <= READ_SIZE
         try:
@@ -220,7 +217,7 @@ class SocketPump:
         if not out:
             self._out = None
             self._writing = False
-            self._loop.remove_writer(self._sock)
+            self._watch()
             if self._cut:
                 self._end_cut()
             elif self._eof_from_flow:
@@ -289,13 +286,10 @@ class SocketPump:
         if self._closed:
             return
         self._closed = True
-        errors(self._loop).forget(self._sock)
+        self._poll.forget(self._sock)
         if self._out:
             self._flow.consumed(len(self._out))
             self._out = None
-        self._read_no_more()
-        if self._writing:
-            self._loop.remove_writer(self._sock)
         self._sock.close()
         if self.on_close is not None:
             self.on_close()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from inroad.core.mux_flow import Buffer
-from inroad.polling import errors
+from inroad.polling import WRITE, poller
 from inroad.tunnel.api import Link
 from inroad.tunnel.link import MuxLink, shared_buffer
 
@@ -44,22 +44,27 @@ class SocketLink(MuxLink):
         self._retry: asyncio.TimerHandle | None = None
         super().__init__(loop, client=client)
         self._buffer = shared_buffer(loop)
+        self._poll = poller(loop)
         # In the next turn of the loop, so that the owner can set its callbacks first.
         loop.call_soon(self._start)
 
     def _start(self) -> None:
         if self._sock.fileno() >= 0:
-            self._loop.add_reader(self._sock, self._readable)
-            errors(self._loop).watch(self._sock, self._broken)
+            # Not by the poller, which costs every wake-up a system call more; it tells of errors only.
+            self._loop.add_reader(self._sock, self.readable)
+            self._poll.watch(self._sock, self, 0)
 
-    def _broken(self) -> None:
+    def broken(self) -> None:
         """The connection was reset, or timed out; what came before that can still be read."""
         if self._sock.fileno() >= 0:
             self._loop.remove_reader(self._sock)
-            self._readable()
-            self._loop.call_soon(self._broken)
+            self.readable()
+            self._loop.call_soon(self.broken)
 
-    def _readable(self) -> None:
+    def readable(self) -> None:
+        """Read once and feed the mux."""
+        if self._sock.fileno() < 0:
+            return
         try:
             size = self._sock.recv_into(self._buffer)
         except OSError as error:
@@ -87,20 +92,22 @@ class SocketLink(MuxLink):
                 log.debug("send failed", error=error.strerror)
         if taken < size and not self._blocked:
             self._blocked = True
-            self._loop.add_writer(self._sock, self._writable)
+            self._poll.watch(self._sock, self, WRITE)
             if self._lane.pace.rtt > LONG_WAY:
                 self._try_later(self._lane.pace.rtt, taken > 0)
         return taken
 
     def _try_later(self, round_trip: float, moved: bool) -> None:
         self._pause = round_trip / TRIES if moved else min(2 * self._pause, round_trip)
-        self._retry = self._loop.call_later(self._pause, self._writable)
+        self._retry = self._loop.call_later(self._pause, self.writable)
 
-    def _writable(self) -> None:
+    def writable(self) -> None:
+        """Send what waits."""
         self._forget_try()
-        self._blocked = False
-        self._loop.remove_writer(self._sock)
-        self._room()
+        if self._blocked and self._sock.fileno() >= 0:
+            self._blocked = False
+            self._poll.watch(self._sock, self, 0)
+            self._room()
 
     def _forget_try(self) -> None:
         if self._retry is not None:
@@ -114,9 +121,8 @@ class SocketLink(MuxLink):
     def _release(self) -> None:
         self._forget_try()
         if self._sock.fileno() >= 0:
-            errors(self._loop).forget(self._sock)
+            self._poll.forget(self._sock)
             self._loop.remove_reader(self._sock)
-            self._loop.remove_writer(self._sock)
             self._sock.close()
 
 
