@@ -15,6 +15,7 @@ import fcntl
 import os
 import select
 import struct
+import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
 from ctypes import CFUNCTYPE, POINTER, c_uint32, c_void_p, c_wchar_p
 from ipaddress import ip_address
@@ -58,7 +59,10 @@ class Shell:
         for part, words in self.refuse.items():
             if part in line:
                 return Completed(tuple(argv), 1, "", words)
-        self.act(list(argv))
+        try:
+            self.act(list(argv))
+        except subprocess.CalledProcessError as refused:
+            return Completed(tuple(argv), 1, "", refused.stderr)
         return Completed(tuple(argv), 0, "Ok.\n", "")
 
     def act(self, argv: list[str]) -> None:

@@ -69,6 +69,11 @@ def test_it_connects_and_leaves_nothing_behind(
     path = sandbox.ask("explain", "web")["paths"][0]
     assert (path["way"], path["route"].partition(" dev ")[2]) == ("vif", f"{name} table main")
 
+    # The device goes, with its routes: the daemon makes another one.
+    sandbox.run("ip", "link", "delete", name, user="root")
+    again = ("--connect-timeout", "1", "--retry", "20", "--retry-all-errors", "--retry-delay", "1")
+    assert sandbox.curl("http://web/", *again)["namespace"] == "shop"
+
     assert sandbox.ask("quit")["change"] == "disconnected"
     process.wait(20)
     said = sandbox.run("cat", "/run/inroad-foreign/commands", user="root").stdout.splitlines()

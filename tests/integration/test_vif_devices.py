@@ -134,6 +134,19 @@ async def test_the_rule_of_a_killed_daemon_is_removed(tmp_path: Path) -> None:
     assert shell.said == [f"{NETSH} advfirewall firewall delete rule name=inroad"]
 
 
+async def test_the_rule_of_a_device_that_vanished_is_removed_before_anybody_hears(tmp_path: Path) -> None:
+    wintun, shell, journal = FakeWintun(), Shell(), Journal(tmp_path / "journal")
+    opened = await open_windows(CONFIG, wintun.library(), FakeWaits(wintun), shell, journal)
+    daemon = Daemon()
+    vif = await begin(opened, CONFIG, daemon, "wintun", "test")
+    ip("link", "delete", "inroad0")
+    await daemon.until(lambda: daemon.failures)
+    assert shell.said[-1] == f"{NETSH} advfirewall firewall delete rule name=inroad"
+    assert journal.pending() == []
+    await vif.close()
+    assert len(daemon.failures) == 1
+
+
 async def test_a_refused_setting_leaves_neither_adapter_nor_rule(tmp_path: Path) -> None:
     wintun, shell, journal = FakeWintun(), Shell(), Journal(tmp_path / "journal")
     shell.refuse["set address"] = "Zugriff verweigert"

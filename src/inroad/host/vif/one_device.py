@@ -94,6 +94,7 @@ class OneDeviceVif:
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._settling = False
+        self._ending: asyncio.Task[None] | None = None
         self._closed = False
         self._read = 0
 
@@ -123,10 +124,10 @@ class OneDeviceVif:
 
     async def close(self) -> None:
         """See `Vif.close`."""
-        if not self._release():
-            return
-        if self._opened.undo is not None:
-            await self._opened.undo()
+        if self._release():
+            await self._undo()
+        elif self._ending is not None:
+            await self._ending
 
     def _release(self) -> bool:
         if self._closed:
@@ -140,9 +141,22 @@ class OneDeviceVif:
             self._timer.cancel()
         return True
 
+    async def _undo(self) -> None:
+        if self._opened.undo is not None:
+            await self._opened.undo()
+
     def _failed(self, problem: OSError) -> None:
         if self._release():
-            self._handler.failed(f"the device {self.name} is gone: {problem.strerror or problem}")
+            reason = f"the device {self.name} is gone: {problem.strerror or problem}"
+            self._ending = self._loop.create_task(self._end(reason), name="vif-failed")
+
+    async def _end(self, reason: str) -> None:
+        """Take away what did not go with the device, and say so then: the next one will bring its own."""
+        try:
+            await self._undo()
+        except HostChangeFailed as problem:
+            reason = f"{reason}; {problem}"
+        self._handler.failed(reason)
 
     # Packets.
 
