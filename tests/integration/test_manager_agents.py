@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import pytest
 
 from inroad.core import messages
-from inroad.core.messages import AgentHello, AgentKind, Agents, Hello, Holding, Problem, Welcome
+from inroad.core.messages import AgentHello, AgentInfo, AgentKind, Agents, Hello, Holding, Problem, Welcome
 from inroad.manager import clients as clients_module
 from inroad.manager.access import AccessRule
 from inroad.manager.agents import AgentRegistry
@@ -153,6 +153,34 @@ async def test_an_ephemeral_agent_that_nobody_claims_is_sent_home(
     assert not sidecar.closed.done()
     await stage.until(1)
     assert [one.kind for one in stage.registry.current().agents] == ["sidecar"]
+
+
+async def test_clients_hear_of_many_agents_at_once_not_of_each(stage: Stage) -> None:
+    ours, theirs = socket.socketpair()
+    workstation = await connect_stream(theirs)
+    heard: list[Agents] = []
+    news = asyncio.Event()
+
+    def on_control(payload: bytes) -> None:
+        message = messages.decode_control(payload)
+        if isinstance(message, Agents):
+            heard.append(message)
+            news.set()
+
+    workstation.on_control = on_control
+    stage.clients.attach(await connect_stream(ours, client=False))
+    workstation.send_control(messages.encode(Hello(1, "test", "shop")))
+    await asyncio.wait_for(news.wait(), 10)
+    agents = tuple(AgentInfo(str(number), "shop", f"web-{number}", "sidecar") for number in range(200))
+    for number in range(len(agents)):
+        stage.clients.publish_agents(Agents(agents[: number + 1]))
+        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        while heard[-1] != Agents(agents):
+            news.clear()
+            await news.wait()
+    assert len(heard) < 50
+    workstation.close()
 
 
 async def test_one_that_is_claimed_stays(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

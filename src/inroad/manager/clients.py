@@ -33,6 +33,7 @@ from inroad.core.messages import (
 )
 from inroad.manager.access import AccessRule, Admissions
 from inroad.manager.agents import AgentRegistry
+from inroad.manager.debounce import Debounce
 from inroad.manager.identity import NotProved
 from inroad.origin.dial import Dialler
 from inroad.tunnel.api import Flow, FlowHandler, Link, Quiet, Refusal
@@ -42,6 +43,10 @@ MAX_LOOKUPS_IN_FLIGHT = 4_096
 
 CLUSTER, AGENTS = "cluster", "agents"
 """Names of the states that are pushed; see `Link.send_control`."""
+
+AGENTS_BURST = 0.1
+"""Seconds that a change of the agents waits for more at most: after a restart hundreds come at once, and each
+push is of all of them."""
 
 ABSENCE = 300.0
 """Seconds that the attachments of a client that is gone are kept for its return; those too that it had with a
@@ -74,6 +79,8 @@ class Clients:
         self.cluster = ClusterInfo(generation=0)
         self._clients: set[Client] = set()
         self._ephemeral: set[str] = set()
+        self._agents = Agents()
+        self._push_agents = Debounce(self._push_agents_now, longest=AGENTS_BURST)
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -104,9 +111,13 @@ class Clients:
             client.push(payload, CLUSTER)
 
     def publish_agents(self, agents: Agents) -> None:
-        """Push the newest set of agents to every client that has said hello."""
+        """Push the newest set of agents to every client that has said hello; of a burst the last ones."""
         self._expect_claims({agent.id for agent in agents.agents if agent.kind == "ephemeral"})
-        payload = messages.encode(agents)
+        self._agents = agents
+        self._push_agents()
+
+    def _push_agents_now(self) -> None:
+        payload = messages.encode(self._agents)
         for client in self._clients:
             client.push(payload, AGENTS)
 
@@ -124,6 +135,7 @@ class Clients:
 
     def close(self) -> None:
         """End every link orderly."""
+        self._push_agents.close()
         for client in list(self._clients):
             client.link.close("the traffic-manager shuts down")
 
