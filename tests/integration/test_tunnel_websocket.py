@@ -165,3 +165,50 @@ async def test_a_cut_port_forward_ends_the_link() -> None:
         await forwarder.sockets[0].close(code=1011, message=b"pod gone")
         assert "1011" in await asyncio.wait_for(down, 5)
     server.close()
+
+
+class Wire:
+    """An upgraded connection and its transport, without a network; remembers what is written."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.closed = False
+
+    def take(self, protocol: asyncio.BaseProtocol) -> tuple[Wire, bytes]:
+        return self, b""
+
+    def ended(self, error: Exception | None) -> None:
+        self.closed = True
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+    def get_extra_info(self, name: str) -> None:
+        return None
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        assert high > 0
+
+
+async def test_an_error_that_comes_byte_by_byte_is_told_whole() -> None:
+    wire = Wire()
+    link = attach_port_forward(wire)
+    down = asyncio.get_running_loop().create_future()
+    link.on_closed = down.set_result
+    said = b"\x01error forwarding port 15701: connection refused"
+    messages = (b"\x00\x55\x3d", b"\x01\x55\x3d", said)
+    for byte in b"".join(bytes((0x82, len(message))) + message for message in messages):
+        assert not down.done()
+        link.get_buffer(-1)[0] = byte
+        link.buffer_updated(1)
+    assert await asyncio.wait_for(down, 5) == "port-forward: error forwarding port 15701: connection refused"
+    assert wire.written[-8:-6] == b"\x88\x82"  # it says goodbye, and waits for the server's
+    assert not wire.closed
+    link.get_buffer(-1)[:4] = b"\x88\x02\x03\xe8"
+    link.buffer_updated(4)
+    assert wire.closed

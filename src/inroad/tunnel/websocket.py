@@ -91,6 +91,8 @@ class PortForwardLink(TransportLink):
             why = f"port-forward: {broken}"
         if self._to > self._from and self._state != CLOSED:
             self._feed(data[self._from : self._to])
+        if self._reader.whole:
+            self._why = self._told() or self._why
         if self._why or why:
             self._lost(self._why or why)
 
@@ -108,8 +110,6 @@ class PortForwardLink(TransportLink):
             begin += len(port)
         if self._channel == ERROR:
             self._error += data[begin : min(end, begin + MAX_ERROR - len(self._error))]
-            if self._error:
-                self._why = f"port-forward: {self._error.decode('utf-8', 'replace').strip()}"
         elif self._to == self._from:
             self._from, self._to = begin, end
         else:
@@ -123,9 +123,8 @@ class PortForwardLink(TransportLink):
         elif opcode == frames.CLOSE:
             code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else NO_CODE
             text = payload[2:].decode("utf-8", "replace")
-            self._why = self._why or (
-                f"the API server closed the port-forward, code {code}" + (f" ({text})" if text else "")
-            )
+            closed = f"the API server closed the port-forward, code {code}" + (f" ({text})" if text else "")
+            self._why = self._told() or closed
             self._say_close()
             if self._transport is not None:
                 self._transport.close()
@@ -134,7 +133,13 @@ class PortForwardLink(TransportLink):
         """The connection ended."""
         self._transport = None
         self._upgraded.ended(exc)
-        self._lost(f"port-forward: {exc}" if exc else "the API server closed the connection")
+        why = f"port-forward: {exc}" if exc else "the API server closed the connection"
+        self._lost(self._told() or why)
+
+    def _told(self) -> str:
+        """Return what came on the error channel."""
+        text = self._error.decode("utf-8", "replace").strip()
+        return f"port-forward: {text}" if text else ""
 
     # Bytes out
 

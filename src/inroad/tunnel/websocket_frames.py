@@ -44,6 +44,11 @@ class Reader:
         self._start = False
         self._within = False
 
+    @property
+    def whole(self) -> bool:
+        """Whether every message that has begun came to its end."""
+        return not (self._left or self._within or self._head)
+
     def receive(self, data: memoryview) -> None:
         """Hand on what is in these bytes; raises `Broken`."""
         position, end = 0, len(data)
