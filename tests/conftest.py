@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import uvloop
+from hypothesis import settings
+
+settings.register_profile("any machine", deadline=None)  # that it is busy is not a finding
+settings.load_profile("any machine")
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 

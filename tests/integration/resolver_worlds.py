@@ -275,7 +275,7 @@ async def world(kind: str, here: Path) -> AsyncIterator[World]:
     """Make a workstation of this kind in the network namespace that the caller is in."""
     match kind:
         case "systemd-resolved":
-            async with resolved_host(here, f"DNS={BEFORE}\\n") as host:
+            async with resolved_host(here, f"DNS={BEFORE}\\nLLMNR=no\\nMulticastDNS=no\\n") as host:
                 resolved = Resolved(host, here)
                 await resolved.open()
                 yield resolved
