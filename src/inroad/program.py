@@ -1,13 +1,26 @@
-"""How the programs that run in the cluster start and end."""
+"""How the long-running programs start and end."""
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import importlib
 import os
 from collections.abc import Callable, Coroutine, Mapping
 
 from inroad import logs
 from inroad.core.errors import InroadError
+
+
+def take_descriptors() -> None:
+    """Allow this process as many open files as it may have: each flow is one.
+
+    Shells, sudo and container runtimes set 1,024 of many thousands, for programs that use select().
+    """
+    with contextlib.suppress(ImportError, OSError, ValueError):  # Windows has no such limit
+        resource = importlib.import_module("resource")
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def run(serve: Callable[[Mapping[str, str]], Coroutine[None, None, None]]) -> int:
@@ -16,6 +29,7 @@ def run(serve: Callable[[Mapping[str, str]], Coroutine[None, None, None]]) -> in
     import uvloop  # noqa: PLC0415
 
     logs.configure(verbose=os.environ.get("LOG_LEVEL", "").lower() == "debug")
+    take_descriptors()
     gc.freeze()  # modules live for ever: no collection walks over them while every flow waits
     try:
         uvloop.run(serve(os.environ))

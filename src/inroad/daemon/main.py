@@ -25,6 +25,7 @@ from inroad.core.status import Failure
 from inroad.daemon import choose
 from inroad.host.choose import JOURNAL_PATH, SOCKET_PATH, STATE_DIRECTORY
 from inroad.host.cleanup import clean_up
+from inroad.program import take_descriptors
 
 JOURNAL = Path(JOURNAL_PATH)
 LOCK = Path(STATE_DIRECTORY) / "daemon.lock"
@@ -71,6 +72,7 @@ async def serve(options: argparse.Namespace) -> None:
     api = LocalApi(workstation)
     try:
         await api.start(Path(SOCKET_PATH), "" if options.keep else options.owner or choose.owner())
+        take_descriptors()
         gc.freeze()  # modules live for ever: no collection walks over them while every flow waits
         if options.ready_fd >= 0:
             _say_ready(options.ready_fd)

@@ -12,7 +12,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from struct import pack
 
+import structlog
+
 from inroad.host.vif.api import VifEvents
+
+log = structlog.get_logger()
 
 Key = tuple[str, int, int]
 
@@ -40,6 +44,7 @@ class Arrivals:
         self._released: deque[tuple[float, Key, int]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._short = False
 
     def listen(self, listeners: Sequence[socket.socket]) -> None:
         """Begin to accept; the listeners are closed by `close`."""
@@ -92,10 +97,14 @@ class Arrivals:
                 sock, peer = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
-            except OSError:  # no descriptors: the connections wait in the kernel until there are some
+            except OSError as error:  # no descriptors: connections wait in the kernel until there are some
+                if not self._short:
+                    log.warning("connections wait for being accepted", error=error.strerror)
+                self._short = True
                 self._loop.remove_reader(listener.fileno())
                 self._loop.call_later(ACCEPT_PAUSE, self._accept_again, index)
                 return
+            self._short = False
             flow = self._expected.pop((peer[0], peer[1], index), None)
             if flow is None:  # cancelled meanwhile
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
