@@ -31,6 +31,7 @@ from inroad.core.messages import (
     Ticket,
     TicketRequest,
 )
+from inroad.core.origin import Wishes, choose
 from inroad.manager.access import AccessRule, Admissions
 from inroad.manager.agents import AgentRegistry
 from inroad.manager.debounce import Debounce
@@ -253,10 +254,21 @@ class Client:
         if objection:
             self.link.send_control(messages.encode(LookupReply(lookup.id, error=objection)))
             return
-        reply = await services.agents.look_up(lookup) if lookup.via else None
+        reply = await self._ask_agents(lookup) if lookup.via else None
         if reply is None:
             reply = await services.answer(lookup)
         self.link.send_control(messages.encode(reply))
+
+    async def _ask_agents(self, lookup: Lookup) -> LookupReply | None:
+        """Have the agent ask, and if it fails the next choice of the namespace; None: neither could."""
+        agents = self.clients.services.agents
+        reply = await agents.look_up(lookup)
+        if reply is not None:
+            return reply
+        others = (one for one in agents.current().agents if one.id != lookup.via)
+        usable = [one for one in others if not self.admissions.objection(one.id)]
+        following = choose(usable, Wishes(self.namespace)).agent
+        return await agents.look_up(msgspec.structs.replace(lookup, via=following)) if following else None
 
     def _admit(self, ticket: AccessTicket) -> None:
         objection = self.admissions.show(self.session, ticket)
