@@ -123,7 +123,7 @@ class Agent:
                 link.send_control(messages.encode(Problem("not expected from a manager")))
 
     def _told_to_end(self, why: str) -> Exception:
-        return Dismissed(why) if self._is_admitted else Rejected(f"not admitted: {why}")
+        return Dismissed(why) if self._is_admitted else Rejected(why)
 
     def _admitted(self, welcome: Welcome) -> None:
         log.info("admitted", version=welcome.software)
