@@ -98,7 +98,8 @@ class SocketLink(MuxLink):
         return taken
 
     def _try_later(self, round_trip: float, moved: bool) -> None:
-        self._pause = round_trip / TRIES if moved else min(2 * self._pause, round_trip)
+        least = round_trip / TRIES
+        self._pause = least if moved else min(max(2 * self._pause, least), round_trip)
         self._retry = self._loop.call_later(self._pause, self.writable)
 
     def writable(self) -> None:
