@@ -230,8 +230,9 @@ class SocketPump:
             self._end_output()
 
     def _end_output(self) -> None:
-        with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_WR)
+        if not self._eof_from_socket:  # else it is closed now, which does it too
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_WR)
         self._check_finished()
 
     # The end
