@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv/bin
 SETUP := $(PYTHON) tools/setup.py
 ARGS ?=
+MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench fuzz lock clean
+.PHONY: help demo test check format bench fuzz soak lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +34,10 @@ bench:  ## Measure inroad beside a direct path and C relays (root); ARGS="--roun
 fuzz:  ## Feed a million mutated inputs to each parser (minutes); ARGS="--inputs 20000" is quick
 	@$(SETUP) test
 	@for parser in packets tunnel dns; do $(VENV)/python tests/fuzz/fuzz_$$parser.py $(ARGS) || exit 1; done
+
+soak:  ## Ten minutes of random flows, every byte checked, then memory and descriptors (root); MINUTES=1 is quick
+	@$(SETUP) test
+	@$(VENV)/python -m pytest tests/integration/test_soak.py -s --soak-minutes $(MINUTES) $(ARGS)
 
 lock:  ## Pin the dependencies anew; ARGS=--upgrade takes the newest
 	@$(SETUP) check

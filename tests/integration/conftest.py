@@ -9,6 +9,11 @@ import pytest
 from stage import Stage
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what `make soak` says."""
+    parser.addoption("--soak-minutes", type=float, default=0, help="let test_soak.py run that long")
+
+
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Stage]:
     """Yield a sandbox as `inroad sandbox up` makes it by default, up for the whole run. Needs root.
