@@ -1,4 +1,4 @@
-"""`python stalled_reader.py HOST SIZE COUNT`: small requests beside a download of SIZE bytes that nobody reads.
+"""`stalled_reader.py HOST SIZE COUNT`: small requests beside a download of SIZE bytes that nobody reads.
 
 Prints a line `ready` before it begins and waits for one on stdin; then, as JSON, how many of the COUNT
 requests were answered. Waits for another line, reads on, and prints how many bytes came whole.
