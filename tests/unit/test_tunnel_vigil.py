@@ -68,3 +68,16 @@ async def test_a_peer_that_answers_is_left_alone():
     await asyncio.sleep(0.05)
     assert (told, link.gave_up, link.last) == ([], [], asked), "no PING without a question"
     watch.close()
+
+
+async def test_a_sign_of_life_answers_the_questions_before_it_only():
+    link, watch, told, changed = watched()
+    watch.asked()
+    link.ping()
+    link.answers = False
+    while time.monotonic() <= link.last:
+        await asyncio.sleep(0)
+    watch.asked()
+    await asyncio.wait_for(changed.wait(), 5)
+    assert told == ["mute"]
+    watch.close()

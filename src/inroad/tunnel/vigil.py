@@ -28,13 +28,15 @@ class Vigil:
         self._link = link
         self._on_mute = on_mute
         self._on_back = on_back
-        self._since = 0.0
+        self._asked = 0.0
+        self._since = 0.0  # silent since then
         self._timer: asyncio.TimerHandle | None = None
 
     def asked(self) -> None:
         """Something was sent that the peer has to answer some time; a sign of life is expected at once."""
+        self._asked = time.monotonic()
         if self._timer is None:
-            self._since = time.monotonic()
+            self._since = self._asked
             self._timer = asyncio.get_running_loop().call_later(PATIENCE / 2, self._look)
 
     def close(self) -> None:
@@ -43,12 +45,15 @@ class Vigil:
             self._timer.cancel()
 
     def _look(self) -> None:
-        if self._link.heard() > self._since:
-            self._timer = None
+        heard = self._link.heard()
+        if heard > self._since:
+            self._since = heard
             if self.mute:
                 self.mute = False
                 self._on_back()
-            return
+            if heard > self._asked:  # not only after an earlier question
+                self._timer = None
+                return
         if not self.mute and time.monotonic() - self._since >= PATIENCE:
             self.mute = True
             self._on_mute()
