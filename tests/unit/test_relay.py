@@ -237,6 +237,16 @@ async def test_a_dial_that_comes_back_is_refused_and_not_dialled_again():
     assert relay.counters["dials"] == 1
 
 
+async def test_why_pings_are_not_answered_is_known_until_one_is():
+    relay = connected_relay()
+    relay.echo(4, APP[0], "10.244.1.7", 64, 1, b"one")
+    relay.link.flows[-1].handler.flow_refused(Refusal.PROHIBITED, "this pod may not ping")
+    assert relay.ping_problem == "this pod may not ping"
+    relay.echo(5, APP[0], "10.244.1.7", 64, 2, b"two")
+    relay.link.flows[-1].handler.flow_datagram(memoryview(b"\0\2two"))
+    assert relay.ping_problem == ""
+
+
 async def test_a_datagram_and_an_echo_that_come_back_are_unreachable_and_not_sent_again():
     relay = connected_relay()
     relay.datagram(1, APP, ("10.96.0.7", 7), 64, b"one")

@@ -267,7 +267,8 @@ class Input:
         except ValueError:
             reason = Refusal.REFUSED  # of a later version
         self._mux.forget(flow)
-        detail = str(payload[1:], "utf-8", "replace")
+        text = str(payload[1:], "utf-8", "replace")
+        detail = text if text.isprintable() else ascii(text)  # people read it, on terminals
         self._mux.call(flow, lambda: flow.handler.flow_refused(reason, detail))
 
     def _own(self, flow_id: int) -> MuxFlow | None:

@@ -72,6 +72,7 @@ class Relay:
         self.on_over: Callable[[int], None] = lambda flow: None
         self.flows: dict[int, TcpFlow | DatagramFlow] = {}
         self.loops = Loops()
+        self.ping_problem = ""  # why the pod that dials may not ping
         names = ("dials", "refused", "timed_out", "cancelled", "dropped_datagrams", "recursions")
         self.counters = dict.fromkeys(names, 0)
         self._link: Link | None = None
@@ -357,7 +358,8 @@ class DatagramFlow:
 
     def flow_refused(self, reason: Refusal, detail: str) -> None:
         """The far side heard of `port unreachable` or the like, now or after some answers."""
-        del detail
+        if self.transport == "ping" and reason is Refusal.PROHIBITED:
+            self.relay.ping_problem = detail
         self.tunnel_flow = None
         known = self.relay.forget(self.number) is not None
         if known and reason is not Refusal.LINK_DOWN:
@@ -380,6 +382,7 @@ class DatagramFlow:
         if vif is None:
             return
         if self.transport == "ping":
+            self.relay.ping_problem = ""
             vif.echo_reply(self.number, int.from_bytes(data[:2], "big"), bytes(data[2:]))
         else:
             vif.send_datagram(self.number, bytes(data))

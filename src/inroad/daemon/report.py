@@ -79,6 +79,8 @@ def _warnings(session: Session) -> Iterator[str]:
     warning = session.cluster.origins.warning()
     if warning:
         yield warning
+    if session.relay.ping_problem:
+        yield f"pings are not answered: {session.relay.ping_problem}"
     yield from session.host_problems
     yield from session.config_problems
     yield from session.cluster.warnings
