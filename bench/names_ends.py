@@ -30,6 +30,7 @@ from inroad.core.errors import TunnelFailed
 from inroad.core.messages import PROTOCOL_VERSION, Hello, Lookup, LookupReply, Ticket
 from inroad.daemon.dns_server import DnsServer
 from inroad.daemon.peer_link import PeerLink
+from inroad.manager.access import AccessRule
 from inroad.manager.agents import AgentRegistry
 from inroad.manager.clients import Clients, Services
 from inroad.origin.dial import Dialler
@@ -47,9 +48,11 @@ async def far(port: int, conf: str) -> None:
     async def nobody(*_: object) -> None:
         raise TunnelFailed("there are no agents here")
 
-    registry = AgentRegistry(nobody, lambda agents: None)  # type: ignore[arg-type]
+    rule = AccessRule(by_namespace=False, secret=b"")
+    registry = AgentRegistry(nobody, lambda agents: None, rule)
     answer = LookupService(Path(conf)).answer
-    clients = Clients("bench", Services(Dialler(), answer, registry, lambda request: Ticket(request.id)))
+    services = Services(Dialler(), answer, registry, lambda request: Ticket(request.id), rule)
+    clients = Clients("bench", services)
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("", port))
