@@ -83,8 +83,8 @@ ctypes.get_last_error = lambda: 2
 sys.modules["msvcrt"] = types.SimpleNamespace(get_osfhandle=lambda fd: fd)
 os.set_handle_inheritable = os.set_inheritable
 sys.platform = "win32"
-from inroad.host import conversation_windows as windows
-from inroad.host.conversation_windows import UserToken, converse
+from inroad.host.conversation import conversation_windows as windows
+from inroad.host.conversation.conversation_windows import UserToken, converse
 
 # As on 64-bit Windows: pointers and numbers are as long here, wide characters are not.
 print([ctypes.sizeof(kind) for kind in (windows.StartupInfo, windows.ProcessInfo, windows.JobLimits)])

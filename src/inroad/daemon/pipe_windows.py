@@ -19,7 +19,7 @@ from ctypes import wintypes  # noqa: E402
 from typing import Any  # noqa: E402
 
 from inroad.daemon.side_loop import Factory  # noqa: E402
-from inroad.host.conversation_windows import UserToken  # noqa: E402
+from inroad.host.conversation.conversation_windows import UserToken  # noqa: E402
 from inroad.host.user_windows import sid_of_process  # noqa: E402
 
 _DUPLEX, _OVERLAPPED, _FIRST = 0x3, 0x40000000, 0x80000

@@ -18,7 +18,8 @@ from inroad.core.errors import CredentialsRejected, by_code
 from inroad.core.status import ConnectRequest, Failure
 from inroad.daemon.as_user import Loaded, Task
 from inroad.host import run
-from inroad.host.choose import account, converse
+from inroad.host.choose import account
+from inroad.host.conversation.choose import converse
 
 TIMEOUT = 120.0
 MAX_OUTPUT = 1 << 20

@@ -20,21 +20,11 @@ JOURNAL_PATH = STATE_DIRECTORY + ("\\" if sys.platform == "win32" else "/") + "j
 if sys.platform == "win32":
 
     def become(user: int, group: int, groups: Sequence[int]) -> None:
-        """Do nothing: on Windows a program has its user from its start (`converse`)."""
+        """Do nothing: on Windows a program has its user from its start (`conversation`)."""
 
     def account(user: int, group: int) -> tuple[str, str, tuple[int, ...]]:
         """Raise: there are no uids on Windows."""
         raise KeyError(user)
-
-    async def converse(
-        argv: Sequence[str], given: bytes, *, token: object, limit: int
-    ) -> tuple[bytes, bytes]:
-        """Run a program with the rights of a `UserToken` only; see `conversation_windows`."""
-        from inroad.host import conversation_windows  # noqa: PLC0415
-
-        if not isinstance(token, conversation_windows.UserToken):
-            raise PermissionError("whose rights the program shall have is not known")
-        return await conversation_windows.converse(token, argv, given, limit=limit)
 
 else:
     import os
@@ -57,13 +47,3 @@ else:
         """Return a user's name, home and groups (`group` among them); raises KeyError when unknown."""
         found = pwd.getpwuid(user)
         return found.pw_name, found.pw_dir, tuple(os.getgrouplist(found.pw_name, group))
-
-    async def converse(
-        argv: Sequence[str], given: bytes, *, token: object, limit: int
-    ) -> tuple[bytes, bytes]:
-        """Run a program that will become the user by itself; see `conversation_posix`."""
-        from inroad.host import conversation_posix, run  # noqa: PLC0415 - the CLI only wants places
-
-        del token
-        env = {"PATH": run.TRUSTED_PATH, "LANG": "C.UTF-8"}
-        return await conversation_posix.converse(argv, given, env=env, limit=limit)

@@ -1,0 +1,1 @@
+"""A program that runs with a user's rights, is handed something, and answers."""
