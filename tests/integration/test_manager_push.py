@@ -90,7 +90,7 @@ async def test_a_slow_client_gets_the_newest_state_and_never_a_queue_of_old_ones
     for number in range(2, STATES + 1):
         stage.clients.publish(state(number))
         await quick.until_generation(number)
-    asyncio.get_running_loop().add_reader(sock, slow.link._readable)
+    asyncio.get_running_loop().add_reader(sock, slow.link.readable)
     await slow.until_generation(STATES)
     assert len(slow.generations) <= 4, "what had begun to go out, and the last one"
     assert slow.generations == sorted(slow.generations)
