@@ -228,9 +228,10 @@ class Bench:
         """Ask the manager: memory in MB, CPU seconds, last pod version, pods kept."""
         self.manager.send("size")
         while True:
-            answer = self.manager.recv()
-            if answer[0] == "size":
-                return answer[1:]
+            what, *size = self.manager.recv()
+            if what == "size":
+                memory, cpu, version, pods = size
+                return memory, cpu, version, pods
 
     def command(self, name: str, first: int = 0, count: int = 0) -> float:
         self.api.send((name, first, count))

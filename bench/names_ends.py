@@ -45,7 +45,7 @@ ROUND_TRIPS = 550
 async def far(port: int, conf: str) -> None:
     """Look up for every client that connects to the port."""
 
-    async def nobody(*_: object) -> None:
+    async def nobody(*_: object) -> tuple[str, str]:
         raise TunnelFailed("there are no agents here")
 
     rule = AccessRule(by_namespace=False, secret=b"")

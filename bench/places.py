@@ -150,9 +150,9 @@ def chain(names: Sequence[str], slow: Slow | None = None, slow_cable: int = 0) -
             else:
                 pair = ["type", "veth", "peer", "name", "left0", "netns", right]
                 ip("link", "add", "right0", "netns", left, *pair)
-            for place, interface, host in ((left, "right0", 1), (right, "left0", 2)):
-                ip("-n", place, "address", "add", f"198.18.{number}.{host}/24", "dev", interface)
-                ip("-n", place, "link", "set", interface, "up")
+            for end, interface, host in ((left, "right0", 1), (right, "left0", 2)):
+                ip("-n", end, "address", "add", f"198.18.{number}.{host}/24", "dev", interface)
+                ip("-n", end, "link", "set", interface, "up")
         if slow and slow.mbit:
             narrow(places[slow_cable], "right0", slow.mbit)
             narrow(places[slow_cable + 1], "left0", slow.mbit)

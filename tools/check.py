@@ -33,8 +33,10 @@ def checks() -> list[Check]:
         Check(f"types ({name})", (f"{BIN}/mypy", "--platform", name, "--cache-dir", f".mypy_cache/{name}"))
         for name in PLATFORMS
     ]
+    bench = (f"{BIN}/mypy", "--cache-dir", ".mypy_cache/bench", "bench")  # runs on Linux only
     return [
         *types,
+        Check("types (bench)", bench),
         Check("layers", (f"{BIN}/lint-imports",)),
         Check("format", (f"{BIN}/ruff", "format", "--check", ".")),
         Check("lint", (f"{BIN}/ruff", "check", ".")),
