@@ -143,6 +143,11 @@ def lose_the_link(stage: Stage) -> None:
     wait_for("a link to another pod", lambda: linked_elsewhere(stage, old), 30)
 
 
+def who(stage: Stage, kubeconfig: str) -> str:
+    """Return what the API server calls the user of a kubeconfig, "" for one that it does not know."""
+    return stage.kubectl(f"--kubeconfig={kubeconfig}", "auth", "whoami", check=False)
+
+
 def linked_elsewhere(stage: Stage, old: str) -> bool:
     """Say whether the session has a link, and to another manager's pod."""
     tunnel = stage.ask("status")["tunnel"]
@@ -179,6 +184,9 @@ def test_credentials_that_the_server_no_longer_accepts_are_renewed(clean_host: S
     made.token.write_text(clean_host.account("revoked", *RIGHTS))
     assert made.token.read_text() != first
     assert clean_host.curl("http://web/")["namespace"] == "shop", "an open link outlives its token"
+    # The API server remembers for ten seconds that a token was good.
+    ended = clean_host.kubeconfig_with({"token": first}, "ended")
+    wait_for("the end of the first token", lambda: not who(clean_host, ended), 30)
     lose_the_link(clean_host)
     assert clean_host.curl("http://web/")["namespace"] == "shop"
     assert len(made.runs()) > before
