@@ -14,6 +14,8 @@ from tests.e2e.stage import NAMESPACE, Stage
 
 AGENT = "app.kubernetes.io/component=traffic-agent"
 RESTRICTED = "restricted"
+AT_ONCE = {"terminationGracePeriodSeconds": 1}
+"""For pods whose program, being the first process of its pod, does not hear of SIGTERM."""
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +155,7 @@ def annotated(connected: Stage) -> Iterator[Stage]:
         "command": ["python3", "-m", "inroad.sandbox.workloads.web", "8080"],
     }
     metadata = {"labels": labels, "annotations": {"inroad.dev/inject-traffic-agent": "enabled"}}
-    pod = {"containers": [container], "automountServiceAccountToken": False}
+    pod = {"containers": [container], "automountServiceAccountToken": False, **AT_ONCE}
     body = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -197,7 +199,7 @@ def test_pods_are_created_while_no_manager_answers_the_webhook(connected: Stage)
             "namespace": "shop",
             "annotations": {"inroad.dev/inject-traffic-agent": "enabled"},
         },
-        "spec": {"containers": [{"name": "main", "image": workloads.IMAGE}]},
+        "spec": {"containers": [{"name": "main", "image": workloads.IMAGE}], **AT_ONCE},
     }
     stage.kubectl(*scale, "--replicas=0")
     try:
@@ -229,7 +231,8 @@ def restricted(connected: Stage) -> Iterator[Stage]:
         "command": ["python3", "-m", "inroad.sandbox.workloads.web", "8080"],
         "securityContext": security,
     }
-    pod = {"spec": {"containers": [container], "automountServiceAccountToken": False}, "kind": "Pod"}
+    spec = {"containers": [container], "automountServiceAccountToken": False, **AT_ONCE}
+    pod = {"spec": spec, "kind": "Pod"}
     items = [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": RESTRICTED, "labels": labels}},
         {"apiVersion": "v1", "metadata": {"name": "plain", "namespace": RESTRICTED}, **pod},
