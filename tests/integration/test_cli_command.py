@@ -84,7 +84,9 @@ def test_quick_commands_import_nothing_heavy(command: str, tmp_path: Path) -> No
 
 
 def test_watching_ends_with_ctrl_c() -> None:
-    argv = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /run; exec "$@"', "sh", *INROAD]
+    # A shell that runs the tests in the background has its children ignore Ctrl-C.
+    script = 'mount -t tmpfs none /run; exec env --default-signal=INT "$@"'
+    argv = ["unshare", "--mount", "sh", "-c", script, "sh", *INROAD]
     with subprocess.Popen(
         [*argv, "status", "--watch", "--json"], stdout=subprocess.PIPE, text=True
     ) as watching:
