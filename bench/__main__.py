@@ -107,29 +107,34 @@ def interrupt(number: int, frame: object) -> NoReturn:
 
 
 def main() -> int:
-    """Measure and print; 0 when all could be measured."""
+    """Measure and print; 0 when all could be measured, 130 with what there is when interrupted."""
     options = arguments()
     if os.geteuid() != 0:
         print("bench: root is needed to make network namespaces", file=sys.stderr)
         return 10
     signal.signal(signal.SIGTERM, interrupt)
+    interrupted = False
     try:
         with tempfile.TemporaryDirectory(prefix="inroad-bench-") as scratch:
             run = Run(options, Path(scratch))
-            run.all()
+            try:
+                run.all()
+            except KeyboardInterrupt:
+                interrupted = True
     except BenchFailed as problem:
         print(f"bench: {problem}", file=sys.stderr)
         return 1
-    if run.rows:
-        print(table(run.rows, run.paths, run.notes, run.values))
+    rows = [row for row in run.rows if row.key in run.values]
+    if rows:
+        print(table(rows, run.paths, run.notes, run.values))
     print(cluster.text(run.cluster))
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
-    told = document(run.rows, run.paths, run.notes, run.values) | {"seconds": options.seconds}
+    told = document(rows, run.paths, run.notes, run.values) | {"seconds": options.seconds}
     told |= {"cluster": {"figures": run.cluster, "limits": cluster.LIMITS}} if run.cluster else {}
     file.write_text(json.dumps(told, indent=2) + "\n")
     print(f"All numbers: {file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file}")
-    return 0
+    return 130 if interrupted else 0
 
 
 if __name__ == "__main__":
