@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import socket
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -25,6 +23,7 @@ from inroad.host.routes import choose as routes_choose
 routes_choose.OWN_MARK, routes_choose.ROUTES_IN = 0, "main"  # before anybody takes it
 
 from foreign_stage import FakeMac, FakeWaits, FakeWintun, Shell  # noqa: E402
+from side_listener import listen_on  # noqa: E402
 from vif_stage import ip  # noqa: E402
 
 from inroad.core.host_config import ResolverConfig  # noqa: E402
@@ -161,30 +160,9 @@ async def open_resolver(journal: Journal) -> Any:
 async def open_endpoint(runner: Any, path: Path, owner: str, group: str) -> Any:
     """A second event loop has the connections, of a socket in the pipe's place."""
     from inroad.daemon.choose import caller
-    from inroad.daemon.side_loop import Factory, SideLoop
+    from inroad.daemon.side_loop import SideLoop
 
-    def listen(loop: asyncio.AbstractEventLoop, factory: Factory) -> Any:
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(path))
-        os.chown(path, int(owner), -1)
-        listener.listen()
-        listener.setblocking(False)
-
-        async def accept() -> None:
-            while True:
-                sock, _ = await loop.sock_accept(listener)
-                await loop.connect_accepted_socket(factory, sock)
-
-        task = loop.create_task(accept())
-
-        def stop() -> None:
-            task.cancel()
-            listener.close()
-            path.unlink()
-
-        return stop
-
-    side = SideLoop(asyncio.SelectorEventLoop, listen, caller)
+    side = SideLoop(asyncio.SelectorEventLoop, listen_on(path, int(owner)), caller)
     await side.start(runner.server)
     return side.close
 

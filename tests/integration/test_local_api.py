@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import stat
 import struct
 from collections.abc import AsyncIterator
@@ -15,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from side_listener import listen_on
 
 from inroad.cli.daemon_client import DaemonClient
 from inroad.core.errors import ConnectedElsewhere, InroadError
 from inroad.core.status import ConnectRequest, Outcome, Progress, Status, WorkloadList, WorkloadStatus
 from inroad.daemon import choose, local_api
 from inroad.daemon.local_api import LocalApi
-from inroad.daemon.side_loop import Factory, SideLoop
+from inroad.daemon.side_loop import SideLoop
 from inroad.daemon.user_child import Peer
 
 
@@ -53,31 +53,6 @@ class Sessions:
         """A long answer: it does not fit any buffer on the way."""
         self.asked.append(peer)
         return WorkloadList(namespace, [WorkloadStatus(f"deploy/{n:06}", 1, 1) for n in range(20_000)])
-
-
-def listen_on(path: Path) -> Any:
-    """What listens in the side loop, in the pipe's place."""
-
-    def listen(loop: asyncio.AbstractEventLoop, factory: Factory) -> Any:
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(path))
-        listener.listen()
-        listener.setblocking(False)
-
-        async def accept() -> None:
-            while True:
-                sock, _ = await loop.sock_accept(listener)
-                await loop.connect_accepted_socket(factory, sock)
-
-        task = loop.create_task(accept())
-
-        def stop() -> None:
-            task.cancel()
-            listener.close()
-
-        return stop
-
-    return listen
 
 
 def whoever(transport: asyncio.BaseTransport) -> tuple[int, bytes]:
