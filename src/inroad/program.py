@@ -12,15 +12,18 @@ from inroad import logs
 from inroad.core.errors import InroadError
 
 
-def take_descriptors() -> None:
-    """Allow this process as many open files as it may have: each flow is one.
+def settle() -> None:
+    """Make ready for many flows, once everything is imported.
 
-    Shells, sudo and container runtimes set 1,024 of many thousands, for programs that use select().
+    Each flow is an open file: this process takes as many as it may have. Shells, sudo and container runtimes
+    set 1,024 of many thousands, for programs that use select(). And modules live for ever: no collection
+    is to walk over them while every flow waits.
     """
     with contextlib.suppress(ImportError, OSError, ValueError):  # Windows has no such limit
         resource = importlib.import_module("resource")
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    gc.freeze()
 
 
 def run(serve: Callable[[Mapping[str, str]], Coroutine[None, None, None]]) -> int:
@@ -29,8 +32,7 @@ def run(serve: Callable[[Mapping[str, str]], Coroutine[None, None, None]]) -> in
     import uvloop  # noqa: PLC0415
 
     logs.configure(verbose=os.environ.get("LOG_LEVEL", "").lower() == "debug")
-    take_descriptors()
-    gc.freeze()  # modules live for ever: no collection walks over them while every flow waits
+    settle()
     try:
         uvloop.run(serve(os.environ))
     except InroadError as error:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,3 +116,16 @@ class Stage:
         """Write a file of the ordinary user's on the workstation; returns its path."""
         self.run("sh", "-c", f'cat > "{path}" && chmod {mode} "{path}"', stdin=text)
         return path
+
+
+@contextmanager
+def connected_stage(name: str, *options: str) -> Iterator[Stage]:
+    """Make a sandbox whose workstation is connected to namespace `shop`, and take both down in the end."""
+    stage = Stage(f"{name}-{os.getpid()}")
+    stage.up(*options)
+    try:
+        stage.ask("connect", "-n", "shop")
+        yield stage
+        stage.inroad("quit")
+    finally:
+        stage.down()

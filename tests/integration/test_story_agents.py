@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from agents_stage import eventually, origin_of, pods
-from stage import INROAD, Stage
+from stage import INROAD, Stage, connected_stage
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the sandbox makes network namespaces")
 
@@ -18,14 +18,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the sandbox makes net
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
     """Yield a sandbox whose workstation is connected to namespace `shop`."""
-    stage = Stage(f"t-agents-{os.getpid()}")
-    stage.up()
-    try:
-        stage.ask("connect", "-n", "shop")
+    with connected_stage("t-agents") as stage:
         yield stage
-        stage.inroad("quit")
-    finally:
-        stage.down()
 
 
 def test_without_agents_the_manager_dials(stage: Stage) -> None:

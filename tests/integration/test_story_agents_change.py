@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 from agents_stage import eventually, kubectl, namespace_agent, origin_of, path, pods
-from stage import Stage
+from stage import Stage, connected_stage
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the sandbox makes network namespaces")
 
@@ -30,14 +30,8 @@ for line in sys.stdin:
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
     """Yield a sandbox whose user is connected to `shop`, and may not port-forward in `default`."""
-    stage = Stage(f"t-change-{os.getpid()}")
-    stage.up("--restrict", "get,create:pods/portforward:default")
-    try:
-        stage.ask("connect", "-n", "shop")
+    with connected_stage("t-change", "--restrict", "get,create:pods/portforward:default") as stage:
         yield stage
-        stage.inroad("quit")
-    finally:
-        stage.down()
 
 
 class Conversation:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from agents_stage import apply, eventually, kubectl, namespace_agent, origin_of, pods
-from stage import Stage
+from stage import Stage, connected_stage
 
 from inroad.sandbox import manifests
 
@@ -24,14 +24,8 @@ LOAD = Path(__file__).with_name("load.py")
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
     """Yield a sandbox whose workstation is connected to namespace `shop`."""
-    stage = Stage(f"t-origin-{os.getpid()}")
-    stage.up()
-    try:
-        stage.ask("connect", "-n", "shop")
+    with connected_stage("t-origin") as stage:
         yield stage
-        stage.inroad("quit")
-    finally:
-        stage.down()
 
 
 @contextmanager

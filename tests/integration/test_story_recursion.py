@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from stage import Stage
+from stage import Stage, connected_stage
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the sandbox makes network namespaces")
 WAYS = {
@@ -24,15 +24,10 @@ LOOKUP_MS = 4_000
 @pytest.fixture(scope="module", params=WAYS)
 def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     """Yield such a sandbox, connected."""
-    found = Stage(f"t-recursion-{os.getpid()}")
-    found.up("--upstream", "workstation", "--nodes", "1", *WAYS[request.param])
-    found.state["folds"] = request.param.startswith("folded")
-    try:
-        found.ask("connect", "-n", "shop")
+    options = ("--upstream", "workstation", "--nodes", "1", *WAYS[request.param])
+    with connected_stage("t-recursion", *options) as found:
+        found.state["folds"] = request.param.startswith("folded")
         yield found
-        found.inroad("quit")
-    finally:
-        found.down()
 
 
 def test_it_is_found_and_shown(stage: Stage) -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from stage import ROOT, Stage
+from stage import ROOT, Stage, connected_stage
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the sandbox makes network namespaces")
 
@@ -33,14 +33,8 @@ print(total)
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
     """Yield a sandbox with a connected workstation."""
-    stage = Stage("t-stalled")
-    stage.up()
-    try:
-        stage.inroad("connect", "-n", "shop")
+    with connected_stage("t-stalled") as stage:
         yield stage
-        stage.inroad("quit")
-    finally:
-        stage.down()
 
 
 def resident(stage: Stage) -> dict[str, int]:

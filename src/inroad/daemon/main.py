@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from inroad.core.status import Failure
 from inroad.daemon import choose
 from inroad.host.choose import JOURNAL_PATH, SOCKET_PATH, STATE_DIRECTORY
 from inroad.host.cleanup import clean_up
-from inroad.program import take_descriptors
+from inroad.program import settle
 
 JOURNAL = Path(JOURNAL_PATH)
 LOCK = Path(STATE_DIRECTORY) / "daemon.lock"
@@ -72,8 +71,7 @@ async def serve(options: argparse.Namespace) -> None:
     api = LocalApi(workstation)
     try:
         await api.start(Path(SOCKET_PATH), "" if options.keep else options.owner or choose.owner())
-        take_descriptors()
-        gc.freeze()  # modules live for ever: no collection walks over them while every flow waits
+        settle()
         if options.ready_fd >= 0:
             _say_ready(options.ready_fd)
         log.info("daemon serves", socket=SOCKET_PATH)

@@ -22,7 +22,6 @@ from inroad.tunnel.api import Flow, Refusal
 IDLE = 60.0
 """Seconds after which an echo sequence that its client forgot is over."""
 HEADER = struct.Struct("!BBHHH")
-_AGAIN = (errno.EAGAIN, errno.EINTR, errno.EWOULDBLOCK)
 _NOT_PERMITTED = (errno.EACCES, errno.EPERM, errno.EPROTONOSUPPORT)
 # ICMPv6 is not in the socket module everywhere.
 _KINDS = {4: (socket.AF_INET, socket.IPPROTO_ICMP, 8, 0), 6: (socket.AF_INET6, 58, 128, 129)}
